@@ -1,0 +1,478 @@
+#include "kz_node.h"
+
+#include <string.h>
+
+#define IDLE_STATE_US 10000u /* STATE interval before limits are committed */
+#define MAX_PERIOD_US 1000000u
+#define READS_PER_POLL 16 /* a flood of bytes must not hold back the tick */
+
+/* Shifts of int overflow at bit 15 where int has 16 bits. */
+static uint16_t bit(uint8_t channel) { return (uint16_t)((uint32_t)1 << channel); }
+static uint16_t all_channels(const kz_node *n) { return (uint16_t)(((uint32_t)1 << n->board->n_channels) - 1); }
+
+/* Wrap-safe "a is at or after b". */
+static int reached(uint32_t a, uint32_t b) { return (int32_t)(a - b) >= 0; }
+
+/* Nonces and sessions: a full-period generator, so that neither repeats within a boot; 0 means "none". */
+static uint32_t fresh(kz_node *n) {
+  do {
+    n->random = n->random * 1664525u + 1013904223u;
+  } while (n->random == 0);
+  return n->random;
+}
+
+/* ---- sending ---------------------------------------------------------------------------------------------- */
+
+static void send(kz_node *n, uint8_t type, uint8_t payload_len) {
+  const uint8_t flags = (uint8_t)((KZ_PROTOCOL_MAJOR << 4) | n->state);
+  n->board->write(n->ctx, n->tx, kz_seal(n->tx, type, flags, n->tx_seq++, n->now, payload_len));
+}
+
+static void send_ack(kz_node *n, uint8_t request, uint16_t request_seq, uint8_t result, uint32_t value) {
+  uint8_t *p = n->tx + KZ_PAYLOAD_AT;
+  p[0] = request;
+  p[1] = result;
+  kz_put16(p + 2, request_seq);
+  kz_put32(p + 4, result == KZ_ACK_OK ? value : 0);
+  send(n, KZ_MSG_ACK, 8);
+}
+
+static void send_hello(kz_node *n) {
+  uint8_t *p = n->tx + KZ_PAYLOAD_AT;
+  p[0] = KZ_PROTOCOL_MAJOR;
+  p[1] = KZ_PROTOCOL_MINOR;
+  p[2] = n->board->n_channels;
+  p[3] = n->board->n_sensors;
+  p[4] = n->reset_cause;
+  p[5] = n->state;
+  kz_put16(p + 6, n->board->schema_len);
+  kz_put32(p + 8, n->boot_id);
+  kz_put32(p + 12, n->schema_hash);
+  kz_put32(p + 16, n->limits_hash);
+  kz_put32(p + 20, n->nonce);
+  kz_put32(p + 24, n->period_us);
+  send(n, KZ_MSG_HELLO, 28);
+}
+
+static void send_schema(kz_node *n, uint16_t offset, uint16_t length) {
+  uint8_t *p = n->tx + KZ_PAYLOAD_AT;
+  const uint16_t total = n->board->schema_len;
+  if (offset > total) offset = total;
+  if (length > total - offset) length = (uint16_t)(total - offset);
+  if (length > KZ_TX_PAYLOAD - 2) length = KZ_TX_PAYLOAD - 2;
+  kz_put16(p, offset);
+  memcpy(p + 2, n->board->schema + offset, length);
+  send(n, KZ_MSG_SCHEMA_DATA, (uint8_t)(length + 2));
+}
+
+static void send_state(kz_node *n) {
+  const uint8_t channels = n->board->n_channels;
+  const uint8_t values = (uint8_t)(channels + n->board->n_sensors);
+  const uint8_t pages = (uint8_t)((values + KZ_VALUES_PER_PAGE - 1) / KZ_VALUES_PER_PAGE);
+  const uint16_t errors = (uint16_t)(n->rx.bad_crc + n->rx.bad_cobs + n->rx.too_long + n->rx.runt);
+  uint8_t page, i = 0;
+  for (page = 0; page < pages; ++page) {
+    uint8_t *p = n->tx + KZ_PAYLOAD_AT, *v = p + KZ_STATE_HEADER;
+    p[0] = n->state;
+    p[1] = n->fault;
+    p[2] = page;
+    p[3] = pages;
+    kz_put32(p + 4, n->nonce);
+    kz_put32(p + 8, n->session);
+    kz_put16(p + 12, n->applied_seq);
+    kz_put16(p + 14, n->clamped);
+    kz_put32(p + 16, n->now);
+    kz_put16(p + 20, errors);
+    kz_put16(p + 22, n->ignored);
+    kz_put16(p + 24, n->misses);
+    kz_put16(p + 26, n->stale);
+    for (; i < values && v < p + KZ_STATE_HEADER + 4 * KZ_VALUES_PER_PAGE; ++i, v += 4)
+      kz_put32(v, (uint32_t)(i < channels ? n->axis[i].q : n->sensors[i - channels]));
+    send(n, KZ_MSG_STATE, (uint8_t)(v - p));
+  }
+}
+
+/* ---- states ----------------------------------------------------------------------------------------------- */
+
+static int at_rest(const kz_node *n) {
+  uint8_t i;
+  for (i = 0; i < n->board->n_channels; ++i)
+    if (n->axis[i].v != 0) return 0;
+  return 1;
+}
+
+/* Where the motor is off, the setpoint follows the machine; a driven channel goes on holding what it holds, so
+ * that consecutive sent values keep the promise across sessions. */
+static void seed_undriven(kz_node *n) {
+  uint8_t i;
+  for (i = 0; i < n->board->n_channels; ++i)
+    if (!(n->enabled & bit(i))) kz_seed(&n->axis[i], n->sensors[i]);
+}
+
+static int measured(const kz_node *n) { return !(n->inputs & (KZ_IN_NO_SAMPLE | KZ_IN_SENSOR_FAULT)); }
+
+static void end_session(kz_node *n, uint8_t state, uint8_t fault) {
+  n->state = state;
+  n->fault = fault;
+  n->stopping = n->pending_valid = n->commanded = 0;
+}
+
+static void enter_ready(kz_node *n) {
+  end_session(n, KZ_STATE_READY, KZ_FAULT_NONE);
+  seed_undriven(n);
+  n->enabled = all_channels(n);
+  n->session = 0;
+  n->nonce = fresh(n);
+}
+
+static void enter_failsafe(kz_node *n, uint8_t fault) {
+  if (n->state == KZ_STATE_READY || n->state == KZ_STATE_ARMED) end_session(n, KZ_STATE_FAILSAFE, fault);
+}
+
+static void enter_estop(kz_node *n, uint8_t fault) {
+  uint8_t i;
+  if (n->state == KZ_STATE_ESTOP) return;
+  end_session(n, KZ_STATE_ESTOP, fault);
+  n->enabled &= n->brake_first;
+  for (i = 0; i < n->board->n_channels; ++i)
+    if (!(n->enabled & bit(i))) n->axis[i].v = 0;
+}
+
+/* ---- requests --------------------------------------------------------------------------------------------- */
+
+static uint8_t stage_limits(kz_node *n, const uint8_t *p, uint8_t len) {
+  kz_limit l;
+  if (len != KZ_LIMITS_BYTES) return KZ_ACK_BAD_LENGTH;
+  if (n->state != KZ_STATE_INIT && n->state != KZ_STATE_READY) return KZ_ACK_WRONG_STATE;
+  l.lo = kz_get32s(p + 4);
+  l.hi = kz_get32s(p + 8);
+  l.w = kz_get32s(p + 12);
+  l.h = kz_get32s(p + 16);
+  if (p[0] >= n->board->n_channels || p[1] > KZ_STOP_BRAKE_THEN_CUT || !kz_limit_ok(&l)) return KZ_ACK_BAD_LIMITS;
+  memcpy(n->upload[p[0]], p, KZ_LIMITS_BYTES);
+  n->staged |= bit(p[0]);
+  return KZ_ACK_OK;
+}
+
+static uint8_t commit_limits(kz_node *n, const uint8_t *p, uint8_t len) {
+  const uint8_t channels = n->board->n_channels;
+  uint8_t word[4], i;
+  uint32_t hash, period;
+  if (len != 16) return KZ_ACK_BAD_LENGTH;
+  if (n->state != KZ_STATE_INIT && n->state != KZ_STATE_READY) return KZ_ACK_WRONG_STATE;
+  period = kz_get32(p);
+  if (n->staged != all_channels(n) || p[5] != channels || period == 0 || period > MAX_PERIOD_US ||
+      period % n->board->tick_us || kz_get16(p + 6) == 0 || kz_get16(p + 8) == 0)
+    return KZ_ACK_BAD_LIMITS;
+  kz_put32(word, n->schema_hash);
+  hash = kz_crc32(0, word, 4);
+  for (i = 0; i < channels; ++i) hash = kz_crc32(hash, n->upload[i], KZ_LIMITS_BYTES);
+  hash = kz_crc32(hash, p, 12);
+  if (hash == 0 || hash != kz_get32(p + 12)) return KZ_ACK_HASH_MISMATCH;
+  if (hash == n->limits_hash) return KZ_ACK_OK; /* the same again: the ACK was lost */
+  for (i = 0; i < channels; ++i) {
+    const uint8_t *u = n->upload[i];
+    n->limit[i].lo = kz_get32s(u + 4);
+    n->limit[i].hi = kz_get32s(u + 8);
+    n->limit[i].w = kz_get32s(u + 12);
+    n->limit[i].h = kz_get32s(u + 16);
+    if (u[1] == KZ_STOP_BRAKE_THEN_CUT)
+      n->brake_first |= bit(i);
+    else
+      n->brake_first &= (uint16_t)~bit(i);
+  }
+  n->limits_hash = hash;
+  n->period_us = period;
+  n->miss_budget = p[4];
+  n->ttl_max_ms = kz_get16(p + 6);
+  n->arm_ttl_ms = kz_get16(p + 8);
+  n->due = n->now + n->board->tick_us; /* the next tick begins a period */
+  if (n->state == KZ_STATE_READY || measured(n)) enter_ready(n);
+  return KZ_ACK_OK;
+}
+
+/* A host that lost the ACK repeats its request with the same seq and gets the same session again, as long as no
+ * COMMAND has come in it. Another host that happens to know the nonce is refused. */
+static uint8_t arm(kz_node *n, const uint8_t *p, uint8_t len, uint16_t seq) {
+  uint32_t nonce, hash;
+  if (len != 8) return KZ_ACK_BAD_LENGTH;
+  nonce = kz_get32(p);
+  hash = kz_get32(p + 4);
+  if (n->state == KZ_STATE_ARMED && !n->commanded && !n->stopping && seq == n->arm_seq && nonce == n->armed_with &&
+      hash == n->limits_hash)
+    return KZ_ACK_OK;
+  if (n->state == KZ_STATE_INIT && n->limits_hash != 0) return KZ_ACK_NO_MEASUREMENT;
+  if (n->state != KZ_STATE_READY) return KZ_ACK_WRONG_STATE;
+  if (nonce != n->nonce) return KZ_ACK_WRONG_NONCE;
+  if (hash != n->limits_hash) return KZ_ACK_WRONG_LIMITS_HASH;
+  if (!at_rest(n)) return KZ_ACK_NOT_AT_REST;
+  n->state = KZ_STATE_ARMED;
+  n->session = fresh(n);
+  n->armed_at = n->now;
+  n->armed_with = nonce;
+  n->arm_seq = seq;
+  n->commanded = n->pending_valid = n->stopping = n->misses_in_row = 0;
+  return KZ_ACK_OK;
+}
+
+static uint8_t disarm(kz_node *n, uint8_t len) {
+  if (len != 0) return KZ_ACK_BAD_LENGTH;
+  if (n->state == KZ_STATE_ARMED) {
+    n->stopping = 1;
+    n->pending_valid = 0;
+    if (at_rest(n)) enter_ready(n);
+  }
+  return KZ_ACK_OK; /* in every other state there is nothing left to disarm */
+}
+
+static uint8_t clear(kz_node *n, const uint8_t *p, uint8_t len, uint16_t seq) {
+  uint32_t nonce;
+  if (len != 4) return KZ_ACK_BAD_LENGTH;
+  nonce = kz_get32(p);
+  if (n->state == KZ_STATE_READY && seq == n->clear_seq && nonce == n->cleared_with) return KZ_ACK_OK; /* lost ACK */
+  if (n->state != KZ_STATE_FAILSAFE && n->state != KZ_STATE_ESTOP) return KZ_ACK_WRONG_STATE;
+  if (nonce != n->nonce) return KZ_ACK_WRONG_NONCE;
+  if (n->inputs & KZ_IN_ESTOP) return KZ_ACK_ESTOP_INPUT;
+  if (n->limits_hash != 0) {
+    if (!measured(n)) return KZ_ACK_NO_MEASUREMENT;
+    /* A channel without torque may still be falling: catch it only when it is slower than the recovery speed. */
+    if (!at_rest(n) || (n->moving & (uint16_t)~n->enabled)) return KZ_ACK_NOT_AT_REST;
+    enter_ready(n);
+  } else {
+    end_session(n, KZ_STATE_INIT, KZ_FAULT_NONE);
+    n->nonce = fresh(n);
+  }
+  n->clear_seq = seq;
+  n->cleared_with = nonce;
+  return KZ_ACK_OK;
+}
+
+static void command(kz_node *n, const uint8_t *p, uint8_t len, uint16_t seq) {
+  const uint8_t channels = n->board->n_channels;
+  uint32_t obs;
+  uint16_t ttl;
+  uint8_t i;
+  if (n->state != KZ_STATE_ARMED || n->stopping || len < 4 || kz_get32(p) != n->session || len != 10 + 4 * channels) {
+    n->ignored++;
+    return;
+  }
+  obs = kz_get32(p + 4);
+  if ((n->commanded && ((int16_t)(uint16_t)(seq - n->command_seq) <= 0 || !reached(obs, n->last_obs))) ||
+      !reached(n->now, obs)) {
+    n->ignored++;
+    return;
+  }
+  ttl = kz_get16(p + 8);
+  if (ttl > n->ttl_max_ms) ttl = n->ttl_max_ms;
+  if (n->now - obs >= (uint32_t)ttl * 1000u) {
+    n->stale++;
+    return;
+  }
+  for (i = 0; i < channels; ++i) {
+    if (kz_get32(p + 10 + 4 * i) == 0x80000000u) {
+      enter_failsafe(n, KZ_FAULT_INVALID_VALUE);
+      return;
+    }
+  }
+  for (i = 0; i < channels; ++i) n->pending[i] = kz_get32s(p + 10 + 4 * i);
+  n->pending_seq = n->command_seq = seq;
+  n->last_obs = obs;
+  n->deadline = obs + (uint32_t)ttl * 1000u;
+  n->commanded = n->pending_valid = 1;
+}
+
+static void receive(kz_node *n, uint8_t len) {
+  const uint8_t *p = n->rx.body + KZ_HEADER;
+  const uint8_t type = n->rx.body[0];
+  const uint16_t seq = kz_get16(n->rx.body + 2);
+  uint8_t result;
+
+  /* Understood in every major: a stop, and the question who is there. */
+  if (type == KZ_MSG_ESTOP) {
+    enter_estop(n, KZ_FAULT_ESTOP_HOST);
+    return;
+  }
+  if (type == KZ_MSG_HELLO_REQ) {
+    send_hello(n);
+    return;
+  }
+  if (n->rx.body[1] >> 4 != KZ_PROTOCOL_MAJOR) {
+    n->ignored++;
+    return;
+  }
+  switch (type) {
+    case KZ_MSG_COMMAND:
+      command(n, p, len, seq);
+      break;
+    case KZ_MSG_SCHEMA_GET:
+      if (len == 4)
+        send_schema(n, kz_get16(p), kz_get16(p + 2));
+      else
+        n->ignored++;
+      break;
+    case KZ_MSG_LIMITS:
+      send_ack(n, type, seq, stage_limits(n, p, len), 0);
+      break;
+    case KZ_MSG_LIMITS_COMMIT:
+      result = commit_limits(n, p, len);
+      send_ack(n, type, seq, result, n->limits_hash);
+      break;
+    case KZ_MSG_ARM:
+      result = arm(n, p, len, seq);
+      send_ack(n, type, seq, result, n->session);
+      break;
+    case KZ_MSG_DISARM:
+      send_ack(n, type, seq, disarm(n, len), 0);
+      break;
+    case KZ_MSG_CLEAR:
+      result = clear(n, p, len, seq);
+      send_ack(n, type, seq, result, n->nonce);
+      break;
+    case KZ_MSG_FAULT:
+      enter_failsafe(n, KZ_FAULT_HOST);
+      break;
+    case KZ_MSG_TIME_REQ:
+      if (len == 4) {
+        memcpy(n->tx + KZ_PAYLOAD_AT, p, 4);
+        kz_put32(n->tx + KZ_PAYLOAD_AT + 4, n->now);
+        send(n, KZ_MSG_TIME_RSP, 8);
+      } else {
+        n->ignored++;
+      }
+      break;
+    case KZ_MSG_HEARTBEAT:
+      break;
+    default:
+      n->ignored++;
+  }
+}
+
+/* ---- time ------------------------------------------------------------------------------------------------- */
+
+static void check(kz_node *n) {
+  if (n->inputs & KZ_IN_ESTOP) enter_estop(n, KZ_FAULT_ESTOP_LOCAL);
+  if (n->inputs & KZ_IN_ACTUATOR_FAULT) enter_failsafe(n, KZ_FAULT_ACTUATOR);
+  if (!measured(n)) enter_failsafe(n, KZ_FAULT_SENSOR);
+  if (n->state == KZ_STATE_INIT && n->limits_hash != 0 && measured(n)) enter_ready(n);
+  if (n->state == KZ_STATE_ARMED && !n->stopping) {
+    if (n->commanded) {
+      if (reached(n->now, n->deadline)) enter_failsafe(n, KZ_FAULT_TTL);
+    } else if (n->now - n->armed_at >= (uint32_t)n->arm_ttl_ms * 1000u) {
+      enter_failsafe(n, KZ_FAULT_ARM_TTL);
+    }
+  }
+}
+
+static void apply(kz_node *n) {
+  const int live = n->state == KZ_STATE_ARMED && !n->stopping && n->commanded;
+  const int coast = live && n->misses_in_row < n->miss_budget;
+  uint8_t i;
+  n->clamped = n->moving = 0;
+  for (i = 0; i < n->board->n_channels; ++i) {
+    const int64_t moved = (int64_t)n->sensors[i] - n->last[i];
+    const int32_t slow = n->limit[i].w / 8;
+    uint8_t rules = 0;
+    if (moved > slow || moved < -slow) n->moving |= bit(i);
+    n->last[i] = n->sensors[i];
+    if (!(n->enabled & bit(i))) continue;
+    if (n->pending_valid)
+      kz_admit(&n->limit[i], &n->axis[i], n->pending[i], n->miss_budget, &rules);
+    else if (n->state == KZ_STATE_ESTOP && n->axis[i].v == 0)
+      n->enabled &= (uint16_t)~bit(i);
+    else
+      kz_miss(&n->limit[i], &n->axis[i], coast);
+    if (rules) n->clamped |= bit(i);
+  }
+  if (n->pending_valid) {
+    n->applied_seq = n->pending_seq;
+    n->misses_in_row = 0;
+    n->pending_valid = 0;
+  } else if (live) {
+    n->misses++;
+    if (n->misses_in_row < 255) n->misses_in_row++;
+  }
+  if (n->stopping && at_rest(n)) enter_ready(n);
+}
+
+/* Linear from the last setpoint to this one, which is reached on the last tick of the period. */
+static void interpolate(kz_node *n) {
+  uint32_t elapsed = n->now - n->started + n->board->tick_us;
+  uint8_t i;
+  if (elapsed > n->period_us) elapsed = n->period_us;
+  for (i = 0; i < n->board->n_channels; ++i) {
+    const kz_axis *a = &n->axis[i];
+    n->out[i] = a->q;
+    if (a->v != 0) n->out[i] -= (int32_t)((int64_t)a->v * (n->period_us - elapsed) / n->period_us);
+  }
+}
+
+void kz_node_tick(kz_node *n, uint32_t now_us) {
+  const uint32_t period = n->period_us ? n->period_us : IDLE_STATE_US;
+  kz_output o;
+  int boundary;
+  if (!n->greeted) {
+    n->due = now_us;
+    n->now = now_us;
+    n->greeted = 1;
+    send_hello(n);
+  }
+  n->now = now_us;
+  n->inputs = n->board->sense(n->ctx, n->sensors);
+  if (n->state == KZ_STATE_INIT && measured(n)) seed_undriven(n);
+  check(n);
+
+  boundary = reached(n->now, n->due);
+  if (boundary) {
+    n->started = n->now;
+    n->due += period;
+    if (reached(n->now, n->due)) { /* never catch up: skip, and count */
+      n->due = n->now + period;
+      n->late++;
+    }
+    if (n->period_us) apply(n);
+  }
+  interpolate(n);
+
+  o.t_us = n->now;
+  o.session = n->session;
+  o.out = n->out;
+  o.axis = n->axis;
+  o.enabled = n->enabled;
+  o.state = n->state;
+  o.boundary = (uint8_t)boundary;
+  n->board->actuate(n->ctx, &o);
+  if (boundary) send_state(n);
+}
+
+void kz_node_rx(kz_node *n, const uint8_t *data, uint16_t len) {
+  uint8_t payload_len;
+  while (len--)
+    if (kz_decode(&n->rx, *data++, &payload_len)) receive(n, payload_len);
+}
+
+void kz_node_poll(kz_node *n) {
+  uint8_t chunk[32], k;
+  for (k = 0; k < READS_PER_POLL; ++k) {
+    const uint16_t got = n->board->read(n->ctx, chunk, sizeof chunk);
+    if (got == 0) break;
+    kz_node_rx(n, chunk, got);
+  }
+  kz_node_tick(n, n->board->us(n->ctx));
+  n->board->kick(n->ctx);
+  n->board->idle(n->ctx);
+}
+
+int kz_node_init(kz_node *n, const kz_board *board, void *ctx, uint32_t boot_id, uint8_t reset_cause) {
+  if (board->n_channels > KZ_NODE_CH || board->n_sensors > KZ_NODE_SENSORS || board->n_channels > board->n_sensors)
+    return 0;
+  memset(n, 0, sizeof *n);
+  n->board = board;
+  n->ctx = ctx;
+  n->boot_id = boot_id;
+  n->reset_cause = reset_cause;
+  n->random = boot_id;
+  n->schema_hash = kz_crc32(0, board->schema, board->schema_len);
+  n->nonce = fresh(n);
+  n->inputs = KZ_IN_NO_SAMPLE;
+  return 1;
+}
