@@ -1,0 +1,30 @@
+"""The bottom of the error tree: what the wire and the C core can raise.
+
+::
+
+    KizzasiError
+    ├── WireError(ValueError)            a payload or frame that cannot be encoded
+    └── ConnectorError(OSError)          a port, socket or file that cannot be used
+        └── LinkError                    a device that answers wrongly, refuses or stays silent
+
+``kizzasi_edge.errors`` continues the tree upwards. Every class also derives from the built-in
+exception that a caller who has never heard of us would catch.
+"""
+
+from __future__ import annotations
+
+
+class KizzasiError(Exception):
+    """Root of every error this project raises on purpose."""
+
+
+class WireError(KizzasiError, ValueError):
+    """A value that does not fit the wire format (see docs/protocol.md)."""
+
+
+class ConnectorError(KizzasiError, OSError):
+    """A port, socket or file that cannot be opened, read or written."""
+
+
+class LinkError(ConnectorError):
+    """The device on the other side is silent, refuses a request, or speaks another schema."""

@@ -1,0 +1,86 @@
+#include "guard_glue.h"
+
+#include <math.h>
+
+static int32_t to_quanta(double si, double quantum) {
+  double x = si / quantum; /* exact for the power-of-two quanta that we choose ourselves */
+  if (x > KZ_RAW_MAX) return KZ_RAW_MAX;
+  if (x < -KZ_RAW_MAX) return -KZ_RAW_MAX;
+  return (int32_t)(x < 0 ? x - 0.5 : x + 0.5);
+}
+
+void kzh_guard_seed(kzh_guard *g, const double *position) {
+  for (int32_t i = 0; i < g->n; i++) kz_seed(&g->axis[i], to_quanta(position[i], g->quantum[i]));
+  kzh_guard_clear(g);
+}
+
+/* Stand on what the node says it applied. The step is exact unless a STATE was lost; a guess that could not stop
+ * inside the limits is reduced to one that can, so that the next command is admissible whatever happened. */
+void kzh_guard_rebase(kzh_guard *g, const int32_t *q, const int32_t *step) {
+  for (int32_t i = 0; i < g->n; i++) {
+    const kz_limit *l = &g->limit[i];
+    kz_axis *a = &g->axis[i];
+    a->q = q[i];
+    a->v = step[i];
+    if (a->q >= l->lo && a->q <= l->hi && !kz_viable(l, a)) {
+      if (a->v > 0)
+        a->v = kz_reach(l->hi - a->q, l->h, 0) + l->h;
+      else
+        a->v = -kz_reach(a->q - l->lo, l->h, 0) - l->h;
+    }
+  }
+}
+
+static void emit(const kzh_guard *g, float *out) {
+  for (int32_t i = 0; i < g->n; i++) out[i] = (float)(g->axis[i].q * g->quantum[i]);
+}
+
+static void without_command(kzh_guard *g, int may_coast, uint8_t rule, float *out) {
+  int moving = 0;
+  for (int32_t i = 0; i < g->n; i++) {
+    kz_miss(&g->limit[i], &g->axis[i], may_coast);
+    g->rules[i] = rule;
+    moving |= g->axis[i].v != 0;
+  }
+  g->status = g->latched ? KZH_ESTOP : (may_coast || !moving) ? KZH_HOLD : KZH_BRAKE;
+  g->intervention = INFINITY;
+  emit(g, out);
+}
+
+void kzh_guard_step(kzh_guard *g, const float *command, float *out) {
+  int finite = 1, touched = 0;
+  double norm2 = 0;
+  for (int32_t i = 0; i < g->n; i++) finite &= isfinite(command[i]) != 0;
+  g->bad_run = finite ? 0 : g->bad_run + (g->bad_run < UINT32_MAX);
+  if (g->bad_run >= g->nan_ticks) g->latched = 1;
+  if (!finite || g->latched) {
+    without_command(g, !g->latched && g->bad_run == 1, finite ? 0 : KZH_RULE_NON_FINITE, out);
+    return;
+  }
+  g->miss_run = 0;
+  for (int32_t i = 0; i < g->n; i++) {
+    uint8_t rules = 0;
+    int32_t q = kz_admit(&g->limit[i], &g->axis[i], to_quanta(command[i], g->quantum[i]), (uint8_t)g->miss_budget, &rules);
+    double d = q * g->quantum[i] - command[i];
+    g->rules[i] = rules;
+    if (rules) {
+      touched = 1;
+      norm2 += d * d;
+    }
+  }
+  g->status = touched ? KZH_CLAMPED : KZH_PASS;
+  g->intervention = sqrt(norm2);
+  emit(g, out);
+}
+
+void kzh_guard_miss(kzh_guard *g, float *out) {
+  g->miss_run += g->miss_run < UINT32_MAX;
+  without_command(g, !g->latched && g->miss_run <= g->miss_budget, KZH_RULE_MISS, out);
+}
+
+void kzh_guard_estop(kzh_guard *g) { g->latched = 1; }
+
+void kzh_guard_clear(kzh_guard *g) {
+  g->latched = 0;
+  g->bad_run = g->miss_run = 0;
+}
