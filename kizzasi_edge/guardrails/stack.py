@@ -1,0 +1,234 @@
+"""The guard as a user holds it: built from a file or a builder, stepped once per command period."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kizzasi_edge.errors import GuardrailError, InputError
+from kizzasi_edge.guardrails.core import CoreGuard
+from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits, to_lattice
+from kizzasi_edge.guardrails.spec import GuardFile, joint_limits, load_spec, parse_spec
+from kizzasi_edge.guardrails.verdict import RULE_BITS, Status, Verdict
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Guardrails:
+    """Keeps every command inside position, velocity and acceleration limits, exactly (docs/guardrails.md).
+
+    The recursion stands on the last value sent, or on what :meth:`rebase` says was applied; measured positions only
+    seed it. One instance guards one stream of commands and is not thread-safe.
+
+    Attributes: ``joints`` names in order; ``rate_hz`` the command rate; ``limits`` SI limits after margins;
+    ``lattice`` the integers that are promised (and uploaded to the node).
+    """
+
+    def __init__(self, spec: GuardFile, where: str | Path = "guard") -> None:
+        self.spec = spec
+        self.where = str(where)
+        self.rate_hz = float(spec.guard.rate_hz)
+        self.limits: tuple[JointLimits, ...] = joint_limits(spec, where)
+        try:
+            self.lattice: tuple[LatticeLimits, ...] = tuple(to_lattice(limit, self.rate_hz) for limit in self.limits)
+            self._core = CoreGuard(self.lattice, spec.guard.miss_budget, spec.guard.nan_ticks)
+        except GuardrailError as exc:
+            raise GuardrailError(f"{where}: {exc}") from None
+        self.joints = tuple(limit.name for limit in self.limits)
+        self.quanta: npt.NDArray[np.float64] = np.array([limit.quantum for limit in self.lattice])
+        self._n = len(self.joints)
+        self._names = tuple(
+            {bit: limit.origin.get(kind, kind) for bit, kind in RULE_BITS.items()} for limit in self.limits
+        )
+        self._seeded = False
+        self._live = self._verdict(0)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Build from a ``*.guard.toml``. Raises :class:`GuardrailError` naming file, section, key, found, expected."""
+        return cls(load_spec(path), path)
+
+    @staticmethod
+    def builder(*, rate_hz: float, miss_budget: int = 3, velocity_scale: float = 0.9) -> Builder:
+        """Start building a guard in code; see :class:`Builder`."""
+        return Builder(rate_hz, miss_budget, velocity_scale)
+
+    @property
+    def miss_budget(self) -> int:
+        return self.spec.guard.miss_budget
+
+    def reset(self, position: npt.ArrayLike) -> None:
+        """Stand at rest at a measured ``position`` ``(n,)`` [rad]; also clears a latched e-stop.
+
+        Outside the limits the axis may then only move inwards, at an eighth of its speed.
+        """
+        self._core.position[:] = self._vector(position, "position")
+        self._core.seed()
+        self._seeded = True
+
+    def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
+        """Stand on what the node says it applied: positions and last steps ``(n,)`` in quanta."""
+        self._core.applied[:] = applied
+        self._core.step[:] = step
+        self._core.rebase()
+        self._seeded = True
+
+    def step(
+        self,
+        command: npt.ArrayLike,
+        *,
+        position: npt.ArrayLike | None = None,
+        velocity: npt.ArrayLike | None = None,
+        signals: Mapping[str, float] | None = None,
+        stamp_ns: int = 0,
+    ) -> tuple[FloatArray, Verdict]:
+        """Admit one command.
+
+        ``command`` ``(n,)`` proposed positions [rad]; may hold NaN or Inf: then coast, then brake. ``position``
+        ``(n,)`` measured [rad]: required once, at the first step. ``velocity`` and ``signals`` are for rules on
+        measurements. Returns a fresh float32 ``(n,)`` and a verdict of its own.
+
+        Raises :class:`GuardrailError` without a first position, :class:`InputError` on a wrong length.
+        """
+        out = np.empty(self._n, np.float32)
+        self.step_into(command, out, position=position, velocity=velocity, signals=signals, stamp_ns=stamp_ns)
+        return out, self._verdict(stamp_ns)
+
+    def step_into(
+        self,
+        command: npt.ArrayLike,
+        out: FloatArray,
+        *,
+        position: npt.ArrayLike | None = None,
+        velocity: npt.ArrayLike | None = None,
+        signals: Mapping[str, float] | None = None,
+        stamp_ns: int = 0,
+    ) -> Verdict:
+        """:meth:`step` into ``out``. The verdict returned is the guard's own: it changes with the next call."""
+        if signals is not None or velocity is not None:
+            self._refuse_unused(velocity, signals)
+        core = self._core
+        if not self._seeded:
+            if position is None:
+                raise GuardrailError(
+                    f"{self.where}: the first step needs position=, the measured positions of {list(self.joints)}"
+                )
+            self.reset(position)
+        try:
+            core.command[:] = command
+        except ValueError:
+            raise InputError(
+                f"command: found shape {np.shape(command)}; expected ({self._n},), one per joint of {list(self.joints)}"
+            ) from None
+        core.run()
+        out[:] = core.out
+        return self._refresh(stamp_ns)
+
+    def miss(self, out: FloatArray, stamp_ns: int = 0) -> Verdict:
+        """One period without a proposal (stale input, late model): coast within the budget, then brake."""
+        if not self._seeded:
+            raise GuardrailError(f"{self.where}: a guard that has no position yet cannot coast or brake")
+        self._core.miss()
+        out[:] = self._core.out
+        return self._refresh(stamp_ns)
+
+    def estop(self) -> None:
+        """Latch: from the next call on brake to rest and stay there, until :meth:`clear` or :meth:`reset`."""
+        self._core.estop()
+
+    def clear(self) -> None:
+        """Release a latched stop; the guard stands where it is."""
+        self._core.clear()
+
+    @property
+    def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Last sent positions and steps ``(n,)`` in quanta."""
+        return self._core.motion()
+
+    def explain(self) -> str:
+        """What is enforced and under which assumptions, in words."""
+        from kizzasi_edge.guardrails.explain import explain
+
+        return explain(self)
+
+    def _refuse_unused(self, velocity: npt.ArrayLike | None, signals: Mapping[str, float] | None) -> None:
+        if velocity is not None:
+            self._vector(velocity, "velocity")
+        if signals:
+            raise GuardrailError(f"{self.where}: signals {sorted(signals)} are given, but no rule uses a signal")
+
+    def _vector(self, value: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+        array = np.asarray(value, np.float64)
+        if array.shape != (self._n,):
+            raise InputError(
+                f"{name}: found shape {array.shape}; expected ({self._n},), one per joint of {list(self.joints)}"
+            )
+        if not np.isfinite(array).all():
+            bad = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise InputError(f"{name}[{bad}] ({self.joints[bad]}): found {array[bad]}; expected a finite number")
+        return array
+
+    def _verdict(self, stamp_ns: int) -> Verdict:
+        core = self._core
+        return Verdict(Status(core.status), core.intervention, core.rules, self.joints, self._names, stamp_ns)
+
+    def _refresh(self, stamp_ns: int) -> Verdict:
+        live, core = self._live, self._core
+        live.status, live.intervention, live.bits, live.stamp_ns = (
+            _STATUS[core.status],
+            core.intervention,
+            core.rules,
+            stamp_ns,
+        )
+        return live
+
+
+_STATUS = tuple(Status)
+
+
+class Builder:
+    """Declare joints and constraints in code; :meth:`build` checks them as a file would be checked."""
+
+    def __init__(self, rate_hz: float, miss_budget: int, velocity_scale: float) -> None:
+        self._guard: dict[str, Any] = {"rate_hz": rate_hz, "miss_budget": miss_budget}
+        self._joints: dict[str, Any] = {"velocity_scale": velocity_scale}
+        self._columns: dict[str, list[Any]] = {
+            "names": [],
+            "position": [],
+            "velocity": [],
+            "acceleration": [],
+            "margin": [],
+        }
+        self._constraints: list[dict[str, Any]] = []
+
+    def joint(
+        self,
+        name: str,
+        *,
+        position: Sequence[float],
+        velocity: float,
+        acceleration: float,
+        margin: float = 0.0,
+    ) -> Builder:
+        """Add a joint: ``position`` (lo, hi), ``margin`` [rad], ``velocity`` [rad/s], ``acceleration`` [rad/s²]."""
+        for key, value in zip(self._columns, (name, list(position), velocity, acceleration, margin), strict=True):
+            self._columns[key].append(value)
+        return self
+
+    def constraint(self, kind: str, name: str, joint: str, **bounds: float) -> Builder:
+        """Add a constraint: the keys of ``[[constraint]]``."""
+        self._constraints.append({"kind": kind, "name": name, "joint": joint, **bounds})
+        return self
+
+    def build(self) -> Guardrails:
+        data = {
+            "schema": 1,
+            "guard": self._guard,
+            "joints": {**self._joints, **self._columns},
+            "constraint": self._constraints,
+        }
+        return Guardrails(parse_spec(data, "builder"), "builder")

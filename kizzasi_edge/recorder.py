@@ -1,0 +1,55 @@
+"""What happened, tick by tick, in preallocated arrays; the newest ``capacity`` ticks are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Recorder:
+    """Ring of per-tick records. Columns (one row per tick):
+
+    ``stamp_ns`` receive time of the oldest input, ``t_us`` the device's clock at sampling, ``x`` model input,
+    ``proposal`` model output in joint order, ``sent`` guarded command [rad], ``armed``, ``status`` (guard verdict),
+    ``rules`` bits per joint, ``intervention``, ``model_ns`` time in the model, ``tick_ns`` from the observation's
+    arrival to the command's write, ``late_ns`` from the observation's arrival to the tick's start.
+    """
+
+    def __init__(self, capacity: int, input_dim: int, joints: int) -> None:
+        self.capacity = capacity
+        self.ticks = 0
+        self.columns: dict[str, npt.NDArray[Any]] = {
+            "stamp_ns": np.zeros(capacity, np.int64),
+            "t_us": np.zeros(capacity, np.uint32),
+            "x": np.zeros((capacity, input_dim), np.float32),
+            "proposal": np.zeros((capacity, joints), np.float32),
+            "sent": np.zeros((capacity, joints), np.float32),
+            "armed": np.zeros(capacity, np.bool_),
+            "status": np.zeros(capacity, np.uint8),
+            "rules": np.zeros((capacity, joints), np.uint8),
+            "intervention": np.zeros(capacity, np.float64),
+            "model_ns": np.zeros(capacity, np.int64),
+            "tick_ns": np.zeros(capacity, np.int64),
+            "late_ns": np.zeros(capacity, np.int64),
+        }
+
+    def row(self) -> int:
+        """Index of the next row to fill."""
+        index = self.ticks % self.capacity
+        self.ticks += 1
+        return index
+
+    def history(self) -> dict[str, npt.NDArray[Any]]:
+        """The recorded ticks in order of time."""
+        if self.ticks <= self.capacity:
+            return {name: column[: self.ticks] for name, column in self.columns.items()}
+        start = self.ticks % self.capacity
+        return {name: np.roll(column, -start, axis=0) for name, column in self.columns.items()}
+
+    def save(self, path: Path, **extra: Any) -> None:
+        """Write a compressed ``.npz`` with all columns and ``extra`` arrays."""
+        columns: dict[str, Any] = {**self.history(), **extra}
+        np.savez_compressed(path, **columns)

@@ -1,0 +1,214 @@
+"""From a validated ``robot.toml`` to a running loop: builds the parts, checks them against each other, owns them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from kizzasi_edge.align import Align, Input
+from kizzasi_edge.clock import DeadlineClock, DevicePace, Pace, low_jitter
+from kizzasi_edge.config import ConnectorSection, RobotConfig
+from kizzasi_edge.connectors import connector_class
+from kizzasi_edge.connectors.base import Actuator
+from kizzasi_edge.control import ControlServer
+from kizzasi_edge.errors import ConfigError, ConnectorError
+from kizzasi_edge.guardrails import Guardrails
+from kizzasi_edge.loop import Loop, Policy
+from kizzasi_edge.predictor import Predictor
+from kizzasi_edge.recorder import Recorder
+from kizzasi_edge.toml_file import validate
+
+PolicyWrapper = Callable[[Predictor], Policy]
+
+
+class Robot:
+    """One robot of one ``robot.toml``.
+
+    Building it loads model and guard and checks that they, the loop's rate and the connectors' options agree; nothing
+    is opened. :meth:`run` opens, runs and closes. ``wrap`` may replace the model's proposals (the demo's sabotage).
+
+    Raises :class:`ConfigError`, :class:`BundleError` or :class:`GuardrailError`, before anything moves.
+    """
+
+    def __init__(self, config: RobotConfig, *, wrap: PolicyWrapper | None = None) -> None:
+        file = config.file
+        self.config = config
+        self.guard = Guardrails.load(config.resolve(file.guard.path))
+        self.predictor = Predictor(config.resolve(file.model.path), engine=file.model.engine)
+        self.policy: Policy = wrap(self.predictor) if wrap else self.predictor
+        self._check_rates()
+        self._connectors: dict[tuple[str, str], Any] = {}
+        sections: list[tuple[str, ConnectorSection]] = [
+            (f"{config.path}: [[input]] {i + 1}", section) for i, section in enumerate(file.input)
+        ]
+        sections += [(f"{config.path}: [[output]] {i + 1}", section) for i, section in enumerate(file.output)]
+        built = self._build_connectors(sections)
+        self.inputs, outputs = built[: len(file.input)], built[len(file.input) :]
+        if len(outputs) > 1:
+            raise ConfigError(f"{config.path}: [[output]]: found {len(outputs)}; this version drives one")
+        self.actuator: Actuator | None = outputs[0] if outputs else None
+        if file.loop.pace == "device" and self.actuator is None:
+            raise ConfigError(
+                f"{config.path}: [loop] pace: found 'device', but there is no [[output]] device to follow"
+            )
+        self.loop: Loop | None = None
+        self.arm_error: str | None = None
+        self.refused: list[str] = []
+        self._stop = threading.Event()
+
+    def _check_rates(self) -> None:
+        rates = {
+            f"[loop] rate_hz of {self.config.path}": float(self.config.file.loop.rate_hz),
+            f"[guard] rate_hz of {self.guard.where}": self.guard.rate_hz,
+            f"sample_rate_hz of {self.predictor.bundle.path}": self.predictor.sample_rate_hz,
+        }
+        if len(set(rates.values())) > 1:
+            found = ", ".join(f"{where} = {rate:g}" for where, rate in rates.items())
+            raise ConfigError(f"rates disagree: {found}; expected one rate")
+
+    def _build_connectors(self, sections: Sequence[tuple[str, ConnectorSection]]) -> list[Any]:
+        """One connector for each section; sections that name the same port share it, and their keys add up."""
+        merged: dict[tuple[str, str], dict[str, Any]] = {}
+        keys = [(section.connector, str(section.options.get("port", where))) for where, section in sections]
+        for key, (where, section) in zip(keys, sections, strict=True):
+            options = merged.setdefault(key, {})
+            for name, value in section.options.items():
+                if options.setdefault(name, value) != value:
+                    raise ConfigError(
+                        f"{where} {name}: found {value!r}; another section of the same port says {options[name]!r}"
+                    )
+        for key, (where, section) in zip(keys, sections, strict=True):
+            if key not in self._connectors:
+                kind = connector_class(section.connector, where)
+                options = validate(merged[key], kind.Options, where, ConfigError)
+                self._connectors[key] = kind(options, self.config.path.parent)
+        return [self._connectors[key] for key in keys]
+
+    @property
+    def connectors(self) -> list[Any]:
+        """Every connector, once each."""
+        return list(self._connectors.values())
+
+    def run(self, *, dry_run: bool = False, arm: bool = False, ticks: int | None = None) -> Loop:
+        """Open everything and run until :meth:`stop`, SIGINT, SIGTERM or ``ticks``.
+
+        ``dry_run`` never opens the way to ARMED: it reads, steps, guards and records. ``arm`` arms once, at start.
+        Returns the loop, for its statistics and its record. Raises :class:`ConnectorError` if a port cannot be used.
+        """
+        file, config = self.config.file, self.config
+        with ExitStack() as stack:
+            for connector in self._connectors.values():
+                connector.open()
+                stack.callback(connector.close)
+            actuator = None if dry_run else self.actuator
+            if actuator is not None:
+                actuator.prepare(self.guard, float(file.loop.rate_hz))
+            labels = [section.name or section.connector for section in file.input]
+            align = Align(
+                self.predictor.input_names,
+                [
+                    Input(
+                        label,
+                        source,
+                        section.fields,
+                        None if section.stale_ms is None else int(section.stale_ms * 1e6),
+                    )
+                    for label, section, source in zip(labels, file.input, self.inputs, strict=True)
+                ],
+            )
+            capacity = int(float(file.record.seconds if file.record else 10) * self.guard.rate_hz)
+            recorder = Recorder(capacity, len(align.names), len(self.guard.joints))
+            pace = self._pace(actuator)
+            loop = self.loop = Loop(self.policy, self.guard, align, actuator, pace, recorder)
+            stack.enter_context(ControlServer(config.socket, self._handlers(dry_run)))
+            self.refused = stack.enter_context(low_jitter(file.loop.realtime))
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    stack.callback(signal.signal, number, signal.signal(number, lambda *_: self.stop()))
+            if arm and actuator is not None:
+                threading.Thread(target=self._arm_once, args=(actuator,), name="arm", daemon=True).start()
+            while not self._stop.is_set() and (ticks is None or loop.stats.ticks < ticks):
+                loop.tick()
+            self._finish(loop, actuator)
+            if file.record:
+                recorder.save(
+                    config.resolve(file.record.path), joints=list(self.guard.joints), inputs=list(align.names)
+                )
+        return loop
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to disarm and return."""
+        self._stop.set()
+
+    def _pace(self, actuator: Actuator | None) -> Pace:
+        loop = self.config.file.loop
+        if loop.pace == "device" and self.actuator is not None:
+            return DevicePace(actuator or self.actuator, float(loop.rate_hz))
+        return DeadlineClock(float(loop.rate_hz), spin=loop.realtime)
+
+    def _arm_once(self, actuator: Actuator) -> None:
+        try:
+            actuator.arm()
+        except ConnectorError as exc:
+            self.arm_error = str(exc)
+            self.stop()
+
+    def _finish(self, loop: Loop, actuator: Actuator | None) -> None:
+        """Disarm and keep the device company until it has braked to rest."""
+        if actuator is None or not actuator.session:
+            return
+        threading.Thread(target=actuator.disarm, name="disarm", daemon=True).start()
+        deadline = time.monotonic() + 5.0
+        while actuator.state == "ARMED" and time.monotonic() < deadline:
+            loop.pace.wait()
+            actuator.idle()
+
+    def _handlers(self, dry_run: bool) -> dict[str, Callable[[], Mapping[str, Any]]]:
+        def act(name: str) -> Callable[[], Mapping[str, Any]]:
+            def handler() -> Mapping[str, Any]:
+                if dry_run or self.actuator is None:
+                    raise ConnectorError(
+                        f"{name}: this run drives no actuator ({'dry run' if dry_run else 'no [[output]]'})"
+                    )
+                getattr(self.actuator, name)()
+                if name == "clear":
+                    self.guard.clear()
+                return self.status()
+
+            return handler
+
+        def stop() -> Mapping[str, Any]:
+            self.stop()
+            return {}
+
+        return {
+            "status": self.status,
+            "stop": stop,
+            **{name: act(name) for name in ("arm", "disarm", "estop", "clear")},
+        }
+
+    def status(self) -> Mapping[str, Any]:
+        """For operators: state of the node, counters of loop, connectors and guard."""
+        loop = self.loop
+        if loop is None:
+            return {"robot": self.config.file.robot.name, "state": "STARTING"}
+        stats = loop.stats
+        return {
+            "robot": self.config.file.robot.name,
+            "state": "DRY_RUN" if loop.actuator is None else loop.actuator.state,
+            "ticks": stats.ticks,
+            "armed_ticks": stats.armed_ticks,
+            "sessions": stats.sessions,
+            "overruns": loop.pace.overruns,
+            "silent": stats.silent,
+            "stale": {"ticks": stats.stale_ticks, **loop.align.stale},
+            "bad_inputs": stats.bad_inputs,
+            "bad_outputs": stats.bad_outputs,
+            "interventions": dict(stats.interventions),
+            "refused": list(self.refused),
+            "device": {} if loop.actuator is None else dict(loop.actuator.status),
+        }
