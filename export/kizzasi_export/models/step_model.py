@@ -1,0 +1,104 @@
+"""The deployable model: normaliser, network and reference model as one module.
+
+Training, verification and the exported graph all use this module, so they cannot disagree about units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kizzasi_export.graph import Graph, as_array
+from kizzasi_export.models.base import Network, State
+from kizzasi_export.models.normalizer import Normalizer
+from kizzasi_export.models.reference import ReferenceModel
+
+
+class StepModel(nn.Module):
+    """x (raw SI) → normalise → network → de-normalise → optional reference model → y (raw SI).
+
+    Args:
+        network: the learned part; satisfies `Network`.
+        config: arguments that rebuild this module through `build_model(**config)`.
+        reference: None, or the output stage.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    output_mean: Tensor
+    output_std: Tensor
+
+    def __init__(self, network: nn.Module, config: Mapping[str, Any], reference: ReferenceModel | None = None) -> None:
+        super().__init__()
+        if not isinstance(network, Network):
+            raise TypeError(f"{type(network).__name__} lacks forward, initial_state, step or emit")
+        self.network: nn.Module = network
+        self._network: tuple[Network] = (network,)  # the same module seen through its protocol, not registered twice
+        self.config = dict(config)
+        self.input_dim, self.output_dim = int(config["input_dim"]), int(config["output_dim"])
+        self.reference = reference
+        for side, dim in (("input", self.input_dim), ("output", self.output_dim)):
+            self.register_buffer(f"{side}_mean", torch.zeros(dim))
+            self.register_buffer(f"{side}_std", torch.ones(dim))
+
+    def set_normalizer(self, normalizer: Normalizer) -> None:
+        """Adopt means and standard deviations.
+
+        Raises:
+            ValueError: a length that is not the model's input_dim or output_dim.
+        """
+        for side, dim in (("input", self.input_dim), ("output", self.output_dim)):
+            for moment in ("mean", "std"):
+                values = getattr(normalizer, f"{side}_{moment}")
+                if len(values) != dim:
+                    raise ValueError(f"normalizer: {side}_{moment} has {len(values)} values, the model has {dim}")
+                getattr(self, f"{side}_{moment}").copy_(torch.tensor(values))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, input_dim] → y [B, T, output_dim]."""
+        goal = self.goal(x)
+        return goal if self.reference is None else self.reference(goal, x)
+
+    def goal(self, x: Tensor) -> Tensor:
+        """What the network asks for before the reference model: x [B, T, input_dim] → [B, T, output_dim]."""
+        return self._network[0].forward((x - self.input_mean) / self.input_std) * self.output_std + self.output_mean
+
+    def initial_state(self, batch: int) -> State:
+        """The state before the first step, of every part."""
+        state = self._network[0].initial_state(batch)
+        return state if self.reference is None else state | self.reference.initial_state(batch)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, input_dim] → (y [B, output_dim], next state)."""
+        out, nxt = self._network[0].step((x - self.input_mean) / self.input_std, state)
+        y = out * self.output_std + self.output_mean  # [B, out]
+        if self.reference is None:
+            return y, nxt
+        y, reference = self.reference.step(y, x, state)
+        return y, nxt | reference
+
+    def emit(self, graph: Graph) -> None:
+        """The whole step graph: input ``x``, the states, output ``y``."""
+        x = graph.input("x", (self.input_dim,))
+        graph.scope("normalizer")
+        y = self._network[0].emit(graph, self._emit_normalised(graph, x))  # [B, out]
+        graph.scope("denormalizer")
+        std, mean = as_array(self.output_std), as_array(self.output_mean)
+        if np.any(std != 1):
+            y = graph.op("Mul", [y, graph.const("std", std)])
+        if np.any(mean != 0):
+            y = graph.op("Add", [y, graph.const("mean", mean)])
+        if self.reference is not None:
+            y = self.reference.emit(graph, y, x)
+        graph.output("y", y, (self.output_dim,))
+
+    def _emit_normalised(self, graph: Graph, x: str) -> str:
+        """x [B, in] → [B, in], normalised; an identity normaliser costs no node."""
+        mean, std = as_array(self.input_mean), as_array(self.input_std)
+        if np.any(mean != 0):
+            x = graph.op("Sub", [x, graph.const("mean", mean)])
+        return graph.op("Div", [x, graph.const("std", std)]) if np.any(std != 1) else x

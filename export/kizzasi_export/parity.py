@@ -1,0 +1,100 @@
+"""Measures how far onnxruntime's step strays from torch's: the figure stored in every manifest.
+
+Errors are relative to each output's own scale (its standard deviation over the run), because a model's
+outputs may be radians and metres side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kizzasi_edge.bundle import Bundle, Parity, ParityVector
+from kizzasi_edge.engines.ort import OrtEngine
+from kizzasi_export.models import StepModel
+
+BOUND = 1e-5
+STEPS = 1024
+VECTOR_STEPS = 16
+SCALE_FLOOR = 1e-6
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """max |error| in the outputs' units, and relative to each output's scale."""
+
+    max_abs_error: float
+    relative_error: float
+
+
+def excitation(model: StepModel, steps: int, streams: int, seed: int) -> Array:
+    """A seeded input sequence [steps, streams, input_dim] in the model's units.
+
+    Coloured (time constant 50 steps) plus a little white noise, with the normaliser's mean and spread: it
+    moves every output through its range, also behind a slow reference model.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (steps, streams, model.input_dim)
+    drive, noise = rng.standard_normal(shape), rng.standard_normal(shape)
+    slow = np.empty(shape)
+    pole = np.exp(-1 / 50)
+    slow[0] = drive[0]
+    for t in range(1, steps):
+        slow[t] = pole * slow[t - 1] + np.sqrt(1 - pole**2) * drive[t]
+    mean, std = model.input_mean.cpu().numpy(), model.input_std.cpu().numpy()
+    return (mean + std * (slow + 0.1 * noise)).astype(np.float32)
+
+
+@torch.no_grad()
+def run_torch(model: StepModel, x: Array) -> Array:
+    """Repeated `step` from the initial state: x [T, B, in] → y [T, B, out]."""
+    model.eval()
+    state = model.initial_state(x.shape[1])
+    y = np.empty((*x.shape[:2], model.output_dim), np.float32)
+    for t, row in enumerate(x):
+        out, state = model.step(torch.from_numpy(row), state)
+        y[t] = out.numpy()
+    return y
+
+
+def run_bundle(bundle: Bundle, x: Array) -> Array:
+    """The same in onnxruntime, through the engine that robots use: x [T, B, in] → y [T, B, out]."""
+    engine = OrtEngine(bundle, batch=x.shape[1])
+    y = np.empty((*x.shape[:2], bundle.manifest.output_dim), np.float32)
+    for t, row in enumerate(x):
+        engine.x[...] = row.reshape(engine.x.shape)
+        engine.run()
+        engine.commit()
+        y[t] = engine.y.reshape(y[t].shape)
+    return y
+
+
+def deviation(y: Array, reference: Array) -> Deviation:
+    """Compare two runs [T, B, out]; a non-finite value anywhere counts as an infinite error."""
+    error = np.abs(y.astype(np.float64) - reference)
+    if not np.isfinite(error).all():
+        return Deviation(float("inf"), float("inf"))
+    scale = np.maximum(reference.astype(np.float64).std((0, 1)), SCALE_FLOOR)  # [out]
+    return Deviation(float(error.max()), float((error / scale).max()))
+
+
+def measure(model: StepModel, bundle: Bundle, *, steps: int = STEPS, seed: int = 0) -> Parity:
+    """Parity of `bundle` with `model` over `steps` steps (two streams for a symbolic batch)."""
+    x = excitation(model, steps, 1 if bundle.manifest.batch == 1 else 2, seed)
+    reference = run_torch(model, x)
+    found = deviation(run_bundle(bundle, x), reference)
+    head = slice(0, min(VECTOR_STEPS, steps))
+    # JSON has no infinity; the largest float64 stands for it and fails every bound.
+    largest = np.finfo(np.float64).max
+    return Parity(
+        steps=steps,
+        max_abs_error=min(found.max_abs_error, largest),
+        relative_error=min(found.relative_error, largest),
+        bound=BOUND,
+        vector=ParityVector(seed=seed, x=x[head, 0].tolist(), y=reference[head, 0].tolist()),
+    )
