@@ -1,0 +1,418 @@
+"""Link in trouble: killed hosts, pulled cables, lost and damaged bytes, other boards, deaf and mute ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kizzasi_bridge import Decoder, LinkError, encode
+from kizzasi_bridge.board import PosixBoard
+from kizzasi_bridge.link import Link
+from kizzasi_bridge.protocol import ChannelLimits, Fault, Hello, Limits, MsgType, NodeState
+from kizzasi_bridge.schema import Schema
+
+N = 2
+SCHEMA = Schema.positions(("shoulder", "elbow"), scale=2.0**-21)
+W, H = 4000, 100
+LIMITS = Limits((ChannelLimits(-1_000_000, 1_000_000, W, H),) * N, 2000, 3, 200, 2000)
+TARGET = np.full(N, 900_000, dtype=np.int32)
+
+
+@pytest.fixture
+def board() -> Iterator[PosixBoard]:
+    with PosixBoard(SCHEMA) as running:
+        yield running
+
+
+def until(condition: Callable[[], object], timeout_s: float = 3.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.002)
+
+
+def stream(link: Link, periods: int) -> None:
+    count = link.latest.count if link.latest else 0
+    for _ in range(periods):
+        state = link.wait_state(count, 0.5)
+        assert state is not None
+        count = state.count
+        link.command(TARGET, state.t_us, 150)
+
+
+class Tap:
+    """A cable with a fault in it: a pty for the host, wired byte by byte to the board's port."""
+
+    def __init__(self, board_port: Path, directory: Path) -> None:
+        self.to_board: Callable[[bytes], bytes] = bytes  # what becomes of the host's bytes
+        self.to_host: Callable[[bytes], bytes] = bytes
+        self.port = directory / "tap"
+        self._near, slave = os.openpty()
+        tty.setraw(slave)
+        self.port.symlink_to(os.ttyname(slave))
+        self._slave = slave
+        self._far = os.open(board_port, os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(self._far)
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._carry, args=(self._near, self._far, "to_board")),
+            threading.Thread(target=self._carry, args=(self._far, self._near, "to_host")),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _carry(self, source: int, sink: int, what: str) -> None:
+        os.set_blocking(source, False)
+        while not self._stop.is_set():
+            try:
+                data = os.read(source, 4096)
+            except BlockingIOError:
+                time.sleep(0.0005)
+                continue
+            except OSError:
+                return
+            with suppress(OSError):
+                os.write(sink, getattr(self, what)(data))
+
+    def inject_to_host(self, data: bytes) -> None:
+        os.write(self._near, data)
+
+    def inject_to_board(self, data: bytes) -> None:
+        os.write(self._far, data)
+
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        for fd in (self._near, self._far, self._slave):
+            os.close(fd)
+
+
+def nothing(data: bytes) -> bytes:
+    return b""
+
+
+@pytest.fixture
+def tap(board: PosixBoard, tmp_path: Path) -> Iterator[Tap]:
+    with Tap(board.port, tmp_path) as wired:
+        yield wired
+
+
+HOST = textwrap.dedent("""
+    import json, sys, time
+    import numpy as np
+    from kizzasi_bridge.link import Link
+    from kizzasi_bridge.protocol import ChannelLimits, Limits
+    link = Link(sys.argv[1])
+    link.open()
+    link.upload_limits(Limits((ChannelLimits(-1_000_000, 1_000_000, 4000, 100),) * 2, 2000, 3, 200, 2000))
+    link.arm()
+    target, count, told, end = np.full(2, 900_000, dtype=np.int32), 0, False, time.monotonic() + 10
+    while time.monotonic() < end:
+        state = link.wait_state(count, 0.5)
+        count = state.count
+        link.command(target, state.t_us, 150)
+        if not told and state.step.all():
+            print("moving", flush=True)
+            told = True
+        if told and link.session == 0:
+            print(json.dumps({"state": state.state, "fault": state.fault, "stale": state.stale,
+                              "ignored": state.ignored, **link.counters}), flush=True)
+            break
+""")
+
+
+@pytest.fixture
+def armed_host(board: PosixBoard) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that has armed the board and is moving it."""
+    host = subprocess.Popen([sys.executable, "-c", HOST, str(board.port)], stdout=subprocess.PIPE)
+    try:
+        assert host.stdout is not None
+        assert host.stdout.readline() == b"moving\n"
+        yield host
+    finally:
+        host.kill()
+        host.communicate()
+
+
+def test_a_killed_host_leaves_a_board_that_stops_by_its_ttl(board: PosixBoard, armed_host: subprocess.Popen[bytes]):
+    armed_host.kill()
+    armed_host.wait()
+    killed_at = time.monotonic()
+    with Link(board.port) as link:
+        first = link.wait_state(0, 0.5)
+        until(lambda: link.latest.state == NodeState.FAILSAFE)
+        assert time.monotonic() - killed_at < 0.2 + 0.3  # TTL 150 ms; the rest is for a busy test machine
+        assert link.latest.fault == Fault.TTL
+        assert link.session == 0
+        until(lambda: not link.latest.step.any())
+        assert np.abs(link.latest.applied).max() <= 1_000_000
+        assert not link.command(TARGET, link.latest.t_us, 150)
+        with pytest.raises(LinkError, match="refuses ARM: WRONG_STATE"):
+            link.arm()
+        link.clear()
+        until(lambda: link.latest.state == NodeState.READY)
+        assert link.latest.nonce != first.nonce
+        assert link.arm() not in (0, first.session)
+
+
+def test_a_stopped_host_sends_no_backlog_when_it_goes_on(board: PosixBoard, armed_host: subprocess.Popen[bytes]):
+    armed_host.send_signal(signal.SIGSTOP)
+    time.sleep(0.6)
+    armed_host.send_signal(signal.SIGCONT)
+    assert armed_host.stdout is not None
+    report = json.loads(armed_host.stdout.readline())
+    assert (report["state"], report["fault"]) == (NodeState.FAILSAFE, Fault.TTL)
+    assert report["sessions_lost"] == 1
+    # 0.6 s are 300 periods; what arrives late is at most the command that was under way, and its successor.
+    assert report["ignored"] + report["stale"] <= 3
+
+
+def test_unplug_and_replug_reconnect_and_never_arm(board: PosixBoard):
+    with Link(board.port) as link:
+        link.upload_limits(LIMITS)
+        link.arm()
+        stream(link, 30)
+        board.unplug()
+        until(lambda: not link.connected)
+        assert link.session == 0
+        assert "gone" in link.diagnosis
+        assert not link.command(TARGET, link.latest.t_us, 150)
+        with pytest.raises(LinkError, match="not connected"):
+            link.arm()
+        time.sleep(0.3)
+        board.replug()
+        count = link.latest.count
+        until(lambda: link.connected)
+        after = link.wait_state(count, 0.5)
+        assert not after.step.any()  # no predecessor on this connection
+        until(lambda: link.latest.state == NodeState.FAILSAFE)
+        assert not link.command(TARGET, after.t_us, 150)
+        counters = link.counters
+        assert (counters["disconnects"], counters["reconnects"], counters["device_resets"]) == (1, 1, 0)
+        until(lambda: not link.latest.step.any() and link.latest.count > after.count + 2)
+        link.clear()
+        assert link.arm()
+        stream(link, 5)
+        assert link.latest.session == link.session != 0
+
+
+def test_many_quick_replugs_are_all_survived(board: PosixBoard):
+    with Link(board.port) as link:
+        for k in range(1, 6):
+            board.unplug()
+            until(lambda k=k: link.counters["disconnects"] == k)
+            board.replug()
+            until(lambda: link.connected)
+        assert link.counters["reconnects"] == 5
+        assert link.wait_state(link.latest.count if link.latest else 0, 0.5) is not None
+
+
+def test_a_rebooted_or_other_board_behind_the_same_port_is_noticed(tmp_path: Path):
+    with PosixBoard(SCHEMA, directory=tmp_path, boot_id=1) as board:
+        link = Link(board.port)
+        link.open()
+        link.upload_limits(LIMITS)
+        link.arm()
+    with link:
+        until(lambda: not link.connected)
+        with PosixBoard(SCHEMA, directory=tmp_path, boot_id=2):
+            until(lambda: link.connected)
+            assert link.session == 0
+            assert link.counters["device_resets"] == 1
+            assert link.hello.limits_hash == 0
+            with pytest.raises(LinkError, match="refuses ARM"):
+                link.arm()
+        until(lambda: not link.connected)
+        other = Schema.positions(("a", "b", "c"), scale=2.0**-20)
+        with PosixBoard(other, directory=tmp_path, boot_id=3):
+            until(lambda: link.connected)
+            assert link.counters["schema_changes"] == 1
+            assert link.schema == other
+            with pytest.raises(LinkError, match="limits for 2 channels, the board has 3"):
+                link.upload_limits(LIMITS)
+            until(lambda: link.latest.applied.shape == (3,))
+
+
+def test_estop_is_repeated_until_the_board_shows_it(tap: Tap):
+    with Link(tap.port) as link:
+        link.upload_limits(LIMITS)
+        link.arm()
+        stream(link, 20)
+        sent = link.counters["commands_tx"]
+        tap.to_board = nothing
+        link.estop()
+        for _ in range(10):
+            state = link.wait_state(link.latest.count, 0.5)
+            assert not link.command(TARGET, state.t_us, 150)
+        assert link.estop_pending
+        assert link.counters["estops_tx"] == 11
+        assert link.counters["commands_tx"] == sent
+        for refused in (link.arm, link.clear):
+            with pytest.raises(LinkError, match="emergency stop is not confirmed"):
+                refused()
+        tap.to_board = bytes
+        time.sleep(0.01)  # what was under way in the tap
+        if link.latest.state == NodeState.ARMED:
+            assert link.estop_pending
+        link.heartbeat()
+        until(lambda: not link.estop_pending)
+        assert link.latest.state == NodeState.ESTOP
+        assert link.latest.fault == Fault.ESTOP_HOST
+        beats = link.counters["heartbeats_tx"]
+        link.heartbeat()
+        assert link.counters["heartbeats_tx"] == beats + 1
+
+
+def test_estop_while_unplugged_is_sent_on_return(board: PosixBoard):
+    with Link(board.port) as link:
+        link.upload_limits(LIMITS)
+        board.unplug()
+        until(lambda: not link.connected)
+        link.estop()
+        board.replug()
+        until(lambda: link.connected and not link.estop_pending)
+        assert link.latest.state == NodeState.ESTOP
+
+
+def test_a_lost_ack_does_not_make_a_second_session(tap: Tap):
+    with Link(tap.port) as link:
+        link.upload_limits(LIMITS)
+        until(lambda: link.latest is not None and link.latest.state == NodeState.READY)
+
+        def without_first_ack(data: bytes, decoder: Decoder = Decoder()) -> bytes:  # noqa: B008 - one per test
+            out = b""
+            for frame in decoder.feed(data):
+                if frame.type == MsgType.ACK:
+                    tap.to_host = bytes
+                    continue
+                out += encode(frame.type, frame.payload, seq=frame.seq, t_us=frame.t_us, flags=frame.flags)
+            return out
+
+        tap.to_host = without_first_ack
+        session = link.arm()
+        assert link.counters["acks_timeout"] == 1
+        stream(link, 10)
+        assert link.latest.session == session
+
+
+def test_garbage_on_the_line_is_counted_and_survived(tap: Tap):
+    rng = np.random.default_rng(7)
+    with Link(tap.port) as link:
+        link.upload_limits(LIMITS)
+        link.arm()
+        errors = link.latest.rx_errors
+        for _ in range(20):
+            tap.inject_to_host(rng.integers(0, 256, 300, dtype=np.uint8).tobytes())
+            tap.inject_to_board(rng.integers(0, 256, 100, dtype=np.uint8).tobytes())
+            stream(link, 10)
+        assert link.latest.state == NodeState.ARMED
+        assert link.latest.rx_errors > errors
+        counters = link.counters
+        assert counters["bad_crc"] + counters["bad_cobs"] + counters["runt"] + counters["too_long"] >= 20
+        assert link.diagnosis is None
+
+
+def test_bytes_without_frames_are_reported_as_a_baud_mismatch(tap: Tap):
+    with Link(tap.port) as link:
+        tap.to_host = lambda data: bytes(b ^ 0x55 for b in data)
+        until(lambda: link.counters["baud_suspects"])
+        assert "no valid frame for 1 s" in link.diagnosis
+        assert "1000000 baud" in link.diagnosis
+        tap.to_host = bytes
+        until(lambda: link.diagnosis is None)
+    tap.to_host = lambda data: bytes(b ^ 0x55 for b in data)
+    with pytest.raises(LinkError, match=r"no valid frame.*baud"):
+        Link(tap.port).open(timeout_s=0.3)
+
+
+def test_a_board_that_stops_reading_never_blocks_the_loop(board: PosixBoard):
+    with Link(board.port) as link:
+        link.upload_limits(LIMITS)
+        link.arm()
+        state = link.wait_state(link.latest.count, 0.5)
+        board.process.send_signal(signal.SIGSTOP)
+        try:
+            slowest = 0.0
+            for _ in range(4000):  # far more than any tty buffers
+                before = time.perf_counter()
+                link.command(TARGET, state.t_us, 150)
+                slowest = max(slowest, time.perf_counter() - before)
+            assert slowest < 0.1
+            counters = link.counters
+            assert counters["tx_blocked"] + counters["tx_dropped"] > 0
+            with pytest.raises(LinkError, match="no answer to DISARM after 5 tries"):
+                link.disarm()
+        finally:
+            board.process.send_signal(signal.SIGCONT)
+        assert link.wait_state(link.latest.count, 0.5) is not None
+        link.disarm()
+
+
+@pytest.fixture
+def bare_port(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A pty and the fd of its other end, where a strange device can be played."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    port = tmp_path / "bare"
+    port.symlink_to(os.ttyname(slave))
+    yield port, master
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_silent_port_is_named_so(bare_port: tuple[Path, int]):
+    with pytest.raises(LinkError, match=r"no byte received in 0\.2 s"):
+        Link(bare_port[0]).open(timeout_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("hello", "message"),
+    [
+        (Hello(2, 2, 0, 0, 9, 1, 1, 0, 1, 0, major=2), r"it speaks protocol 2\.0, this host 1\.x"),
+        (Hello(2, 2, 0, 0, 9, 1, 1, 0, 1, 0), "does not match the hash in its HELLO"),
+    ],
+)
+def test_a_board_that_cannot_be_used_is_refused(bare_port: tuple[Path, int], hello: Hello, message: str):
+    port, master = bare_port
+    stop = threading.Event()
+
+    def device() -> None:
+        decoder = Decoder()
+        os.set_blocking(master, False)
+        while not stop.is_set():
+            try:
+                frames = decoder.feed(os.read(master, 4096))
+            except OSError:
+                time.sleep(0.002)
+                continue
+            for frame in frames:
+                if frame.type == MsgType.HELLO_REQ:
+                    os.write(master, encode(MsgType.HELLO, hello.pack(), seq=0, t_us=0))
+                elif frame.type == MsgType.SCHEMA_GET:
+                    os.write(master, encode(MsgType.SCHEMA_DATA, b"\0\0not zlib!", seq=1, t_us=0))
+
+    thread = threading.Thread(target=device)
+    thread.start()
+    try:
+        with pytest.raises(LinkError, match=message):
+            Link(port).open(timeout_s=1.0)
+    finally:
+        stop.set()
+        thread.join()
