@@ -74,7 +74,11 @@ class Align:
         usable = True
         for item, (into, out_of) in zip(self.inputs, self._routes, strict=True):
             seen = item.source.read()
-            if seen is None or (item.stale_ns is not None and now_ns - seen.stamp_ns > item.stale_ns):
+            if (
+                seen is None
+                or (item.stale_ns is not None and now_ns - seen.stamp_ns > item.stale_ns)
+                or not seen.valid[out_of].all()
+            ):
                 self.stale[item.label] += 1
                 usable = False
                 continue

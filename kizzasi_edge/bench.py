@@ -1,7 +1,8 @@
 """How long a model's step takes here: back to back, and paced at its own rate as a robot runs it.
 
 Paced steps are slower, because caches cool between them (DESIGN §7); they are the figures to plan with. The
-floor is the time of bare matrix-vector products in C over the same weights: no engine can step faster.
+floor is the time of bare matrix-vector products in C over the same weights: what is above it is overhead
+and everything else that a step computes.
 """
 
 from __future__ import annotations
@@ -162,22 +163,25 @@ def run_bench(
 
 
 def _show(report: dict[str, Any], console: Console) -> None:
+    from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     about = report["machine"]
     table = Table(
-        title=f"{report['model']['path']}, one step [µs]",
+        box=box.SIMPLE_HEAD,
+        title=Text(f"{report['model']['path']}: one step, µs"),
         caption=f"{about['cpu']}, {about['cores']} cores, onnxruntime {about['onnxruntime']}",
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("engine", "precision", "mode"):
-        table.add_column(heading)
-    for heading in ("p50", "p99", "p99.9", "max", "steps", "overruns"):
+    for heading in ("engine", "type", "mode"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("p50", "p99", "p99.9", "max", "steps", "late"):
         table.add_column(heading, justify="right")
     for row in report["results"]:
         mode = f"paced {row['rate_hz']:g} Hz" if row["mode"] == "paced" else row["mode"]
-        figures = [f"{row[key]:.1f}" for key in ("p50_us", "p99_us", "p999_us", "max_us")]
+        figures = [f"{row[key]:.{0 if row[key] >= 1000 else 1}f}" for key in ("p50_us", "p99_us", "p999_us", "max_us")]
         table.add_row(row["engine"], row["precision"], mode, *figures, str(row["steps"]), str(row.get("overruns", "–")))
     for precision, value in report["floor_us"].items():
         table.add_row("C GEMVs", precision, "floor", f"{value:.1f}")

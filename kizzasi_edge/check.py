@@ -47,6 +47,5 @@ def _check_robot(path: Path, report: dict[str, Any]) -> None:
         "outputs": list(robot.predictor.output_names),
         "sample_rate_hz": manifest.sample_rate_hz,
     }
-    for connector in robot.connectors:
-        for is_error, text in connector.findings(robot.guard.rate_hz, len(robot.guard.joints)):
-            report["errors" if is_error else "warnings"].append(f"{path}: {text}")
+    for is_error, text in robot.findings():
+        report["errors" if is_error else "warnings"].append(text)

@@ -28,7 +28,10 @@ Socket = Annotated[Path | None, typer.Option("--socket", help="Control socket; d
 def write_json(path: Path | None, value: Any) -> None:
     """One object to ``path``, if asked for."""
     if path is not None:
-        path.write_text(json.dumps(value, indent=2) + "\n")
+        try:
+            path.write_text(json.dumps(value, indent=2) + "\n")
+        except OSError as exc:
+            raise KizzasiErrorExit(f"--json: found {str(path)!r}; it cannot be written: {exc.strerror}") from None
 
 
 @app.command()

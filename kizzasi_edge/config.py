@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import ConfigDict, Field, StrictBool, StrictStr
 
 from kizzasi_edge.errors import ConfigError
-from kizzasi_edge.toml_file import Section, read_toml, validate
-
-Number = StrictFloat | StrictInt
+from kizzasi_edge.toml_file import Number, Section, read_toml, validate
 
 
 class RobotSection(Section):
@@ -127,10 +125,16 @@ def load_config(path: str | Path) -> RobotConfig:
     """Read and validate a ``robot.toml``. Raises :class:`ConfigError` naming file, section, key, found, expected."""
     path = Path(path)
     file = validate(read_toml(path, ConfigError), RobotFile, path, ConfigError)
-    for name in (file.model.path, file.guard.path):
+    for section, name in (("model", file.model.path), ("guard", file.guard.path)):
         if not (path.parent / name).is_file():
-            section = "model" if name == file.model.path else "guard"
             raise ConfigError(
                 f"{path}: [{section}] path: found {name!r}; no such file as {(path.parent / name).resolve()}"
             )
-    return RobotConfig(path, file)
+    config = RobotConfig(path, file)
+    for section, target in (
+        ("control", config.socket),
+        ("record", config.resolve(file.record.path) if file.record else None),
+    ):
+        if target is not None and not target.parent.is_dir():
+            raise ConfigError(f"{path}: [{section}]: the folder {target.parent} of {target.name} does not exist")
+    return config

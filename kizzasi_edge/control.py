@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,9 +23,15 @@ OPERATIONS = ("status", "arm", "disarm", "estop", "clear", "stop")
 
 Handler = Callable[[], Mapping[str, Any]]
 
+MAX_REQUEST = 1024
+CLIENT_TIMEOUT_S = 2.0
+
 
 class ControlServer:
-    """Serves requests on its own thread; ``handlers`` maps each operation to what does it."""
+    """Serves requests on its own threads; ``handlers`` maps each operation to what does it.
+
+    Each client has a thread, so that an ``estop`` waits neither for a silent client nor for an ``arm`` under way.
+    """
 
     def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
         self.path = path
@@ -49,19 +56,21 @@ class ControlServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            # One client at a time is enough for an operator; a silent one must not lock the others out.
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(2.0)
-                with connection.makefile("rwb") as stream:
-                    for line in stream:
-                        stream.write(json.dumps(self._answer(line)).encode() + b"\n")
-                        stream.flush()
+            threading.Thread(target=self._talk, args=(connection,), name="control-client", daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(CLIENT_TIMEOUT_S)
+            with connection.makefile("rwb") as stream:
+                while line := stream.readline(MAX_REQUEST):
+                    stream.write(json.dumps(self._answer(line)).encode() + b"\n")
+                    stream.flush()
 
     def _answer(self, line: bytes) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
             op = request.get("op") if isinstance(request, dict) else None
-        except ValueError:
+        except (ValueError, RecursionError):
             op = None
         handler = self._handlers.get(op) if isinstance(op, str) else None
         if handler is None:
@@ -84,8 +93,12 @@ def request(path: Path, op: str, timeout_s: float = 5.0) -> dict[str, Any]:
                 line = stream.readline()
     except OSError as exc:
         raise ConnectorError(f"{path}: no running robot answers ({exc}); start one with `kizzasi-edge run`") from None
-    answer: dict[str, Any] = json.loads(line) if line else {"ok": False, "error": "the robot closed the connection"}
-    if not answer.pop("ok"):
+    try:
+        answer: dict[str, Any] = json.loads(line or b'{"ok": false, "error": "the robot closed the connection"}')
+        accepted = answer.pop("ok")
+    except (ValueError, KeyError, AttributeError):
+        raise ConnectorError(f"{path}: what answers there is no robot: {line[:80]!r}") from None
+    if not accepted:
         raise ConnectorError(f"{op}: {answer['error']}")
     return answer
 
@@ -103,14 +116,13 @@ def find_socket() -> Path:
 
 def _listen(path: Path) -> socket.socket:
     if path.exists():
-        try:
-            request(path, "status", timeout_s=0.5)
-        except ConnectorError:
-            path.unlink(missing_ok=True)  # left behind by a run that was killed
-        else:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise ConnectorError(f"{path}: is a file, expected a free path for the control socket")
+        if _is_served(path):
             raise ConnectorError(
                 f"{path}: another robot answers on this control socket; stop it, or set [control] socket"
             )
+        path.unlink(missing_ok=True)  # left behind by a run that was killed
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
@@ -118,9 +130,22 @@ def _listen(path: Path) -> socket.socket:
     except OSError as exc:
         server.close()
         raise ConnectorError(
-            f"{path}: the control socket cannot be created: {exc.strerror}; set [control] socket"
+            f"{path}: the control socket cannot be created: {exc.strerror or exc}; set [control] socket"
         ) from None
     finally:
         os.umask(mask)
     server.listen(4)
     return server
+
+
+def _is_served(path: Path) -> bool:
+    """Whether a process listens there, be it too busy to answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(0.5)
+        try:
+            client.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True

@@ -87,9 +87,10 @@ def run_inspect(
 
 def _show(report: dict[str, Any], console: Console) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     manifest, replay = report["manifest"], report["replay"]
-    table = Table(title=report["path"], show_header=False, title_justify="left")
+    table = Table(title=Text(report["path"]), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     plain = ("kind", "variant", "precision", "sample_rate_hz", "batch", "onnxruntime_min")
@@ -105,8 +106,8 @@ def _show(report: dict[str, Any], console: Console) -> None:
     )
     rows += [("file", f"{report['bytes']} bytes"), ("sha256", report["digest"])]
     for key, value in rows:
-        table.add_row(key, str(value))
-    console.print(table, markup=False)
+        table.add_row(key, Text(str(value)))
+    console.print(table)
     console.print(
         f"replay of {replay['steps']} steps on {report['engine']}: {'ok' if replay['passed'] else 'FAILED'} "
         f"({replay['relative_error']:.2g} of scale, bound {replay['bound']:g})",

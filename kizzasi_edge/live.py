@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 _COLOURS = {
@@ -32,7 +33,7 @@ def table(status: Mapping[str, Any], title: str = "") -> Table:
     view.add_row("link", _counts({key: n for key, n in _part(device, "counters").items() if n}))
     for text in [*(status.get("refused") or []), device.get("diagnosis")]:
         if text:
-            view.add_row("note", str(text))
+            view.add_row("note", escape(str(text)))
     return view
 
 
@@ -42,4 +43,4 @@ def _part(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _counts(counts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+    return escape(", ".join(f"{name} {count}" for name, count in counts.items()))

@@ -60,9 +60,6 @@ class Loop:
         pace: Pace,
         recorder: Recorder,
     ) -> None:
-        commanded = [name.removesuffix("/position") for name in policy.output_names]
-        if sorted(commanded) != sorted(guard.joints):
-            raise ConfigError(f"the model commands {commanded}; the guard {guard.where} guards {list(guard.joints)}")
         self.policy, self.guard, self.align, self.actuator, self.pace, self.recorder = (
             policy,
             guard,
@@ -72,7 +69,7 @@ class Loop:
             recorder,
         )
         self.stats = LoopStats()
-        self._order = np.array([commanded.index(joint) for joint in guard.joints])
+        self._order = command_order(policy, guard)
         self._measured = _positions(align.names, guard.joints)
         self._proposal = np.full(len(guard.joints), np.nan, np.float32)
         self._sent = np.zeros(len(guard.joints), np.float32)
@@ -153,6 +150,14 @@ class Loop:
         columns["model_ns"][row] = model_ns
         columns["late_ns"][row] = start_ns - observation.stamp_ns
         columns["tick_ns"][row] = time.monotonic_ns() - observation.stamp_ns
+
+
+def command_order(policy: Policy, guard: Guardrails) -> npt.NDArray[np.intp]:
+    """Which output each guarded joint is. Raises :class:`ConfigError` unless the model commands just these joints."""
+    commanded = [name.removesuffix("/position") for name in policy.output_names]
+    if sorted(commanded) != sorted(guard.joints):
+        raise ConfigError(f"the model commands {commanded}; the guard {guard.where} guards {list(guard.joints)}")
+    return np.array([commanded.index(joint) for joint in guard.joints])
 
 
 def _positions(names: Sequence[str], joints: Sequence[str]) -> npt.NDArray[np.intp] | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Predictor", "Snapshot"]
 
 _POSITION = "/position"
+_F32 = np.dtype(np.float32)  # comparing with the type itself would build this at each step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +90,7 @@ class Predictor:
 
     def step(
         self,
-        x: FloatArray,
+        x: npt.ArrayLike,
         *,
         position: npt.ArrayLike | None = None,
         velocity: npt.ArrayLike | None = None,
@@ -99,7 +100,7 @@ class Predictor:
         """One step of one sample period.
 
         Args:
-            x: float32 (input_dim,), SI units as the manifest says.
+            x: (input_dim,), SI units as the manifest says; converted to float32 (step_into takes nothing else).
             position: measured joint positions (n,) in the guard's joint order, rad; by default the inputs
                 named `<joint>/position`, where the model has them.
             velocity: measured joint velocities (n,), rad/s, for guard rules that use them.
@@ -116,7 +117,9 @@ class Predictor:
             GuardrailError: the guard's first step found no position.
         """
         out = np.empty(len(self.output_names), np.float32)
-        self.step_into(x, out, position=position, velocity=velocity, signals=signals, stamp_ns=stamp_ns)
+        self.step_into(
+            np.asarray(x, np.float32), out, position=position, velocity=velocity, signals=signals, stamp_ns=stamp_ns
+        )
         return out
 
     def step_into(
@@ -130,7 +133,7 @@ class Predictor:
         stamp_ns: int = 0,
     ) -> None:
         """step() into `out`, float32 (output_dim,), without allocating. Raises as step() does."""
-        if not isinstance(out, np.ndarray) or out.shape != self._y_finite.shape or out.dtype != np.float32:
+        if not isinstance(out, np.ndarray) or out.shape != self._y_finite.shape or out.dtype != _F32:
             raise InputError(f"{self._where('out')}: {_found(out)}, expected float32 {self._y_finite.shape}")
         if self.guardrails is None:
             out[:] = self.propose(x)
@@ -179,7 +182,7 @@ class Predictor:
         engine.commit()
         return engine.y
 
-    def predict_n(self, x: FloatArray, n: int) -> FloatArray:
+    def predict_n(self, x: npt.ArrayLike, n: int) -> FloatArray:
         """A rollout of n steps from the live state, on copies: no state moves, and nothing is guarded.
 
         Outputs that bear an input's name are fed back as that input and the other inputs are held at x. Where
@@ -190,6 +193,7 @@ class Predictor:
         """
         if n < 0:
             raise InputError(f"{self._where('n')}: found {n}, expected 0 or more steps")
+        x = np.asarray(x, np.float32)
         self._check(x)
         engine = self._engine.fork()
         engine.x[:] = x
@@ -230,7 +234,7 @@ class Predictor:
         self._engine.x[:] = x
 
     def _check(self, x: FloatArray) -> None:
-        if not isinstance(x, np.ndarray) or x.shape != self._x_finite.shape or x.dtype != np.float32:
+        if not isinstance(x, np.ndarray) or x.shape != self._x_finite.shape or x.dtype != _F32:
             raise InputError(f"{self._where('x')}: {_found(x)}, expected float32 {self._x_finite.shape}")
         if not self._x_finite(x):
             i = int(np.flatnonzero(~np.isfinite(x))[0])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from kizzasi_edge.align import Align, Input
@@ -15,9 +16,9 @@ from kizzasi_edge.config import ConnectorSection, RobotConfig
 from kizzasi_edge.connectors import connector_class
 from kizzasi_edge.connectors.base import Actuator
 from kizzasi_edge.control import ControlServer
-from kizzasi_edge.errors import ConfigError, ConnectorError
+from kizzasi_edge.errors import ConfigError, ConnectorError, KizzasiError
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.loop import Loop, Policy
+from kizzasi_edge.loop import Loop, Policy, command_order
 from kizzasi_edge.predictor import Predictor
 from kizzasi_edge.recorder import Recorder
 from kizzasi_edge.toml_file import validate
@@ -41,7 +42,9 @@ class Robot:
         self.predictor = Predictor(config.resolve(file.model.path), engine=file.model.engine)
         self.policy: Policy = wrap(self.predictor) if wrap else self.predictor
         self._check_rates()
+        command_order(self.policy, self.guard)
         self._connectors: dict[tuple[str, str], Any] = {}
+        self._where: dict[tuple[str, str], str] = {}
         sections: list[tuple[str, ConnectorSection]] = [
             (f"{config.path}: [[input]] {i + 1}", section) for i, section in enumerate(file.input)
         ]
@@ -86,23 +89,36 @@ class Robot:
                 kind = connector_class(section.connector, where)
                 options = validate(merged[key], kind.Options, where, ConfigError)
                 self._connectors[key] = kind(options, self.config.path.parent)
+                self._where[key] = where
         return [self._connectors[key] for key in keys]
 
-    @property
-    def connectors(self) -> list[Any]:
-        """Every connector, once each."""
-        return list(self._connectors.values())
+    def findings(self) -> list[tuple[bool, str]]:
+        """What the connectors say before anything is opened: (is an error, text with file and section)."""
+        joints = len(self.guard.joints)
+        return [
+            (is_error, f"{self._where[key]} {text}")
+            for key, connector in self._connectors.items()
+            for is_error, text in connector.findings(self.guard.rate_hz, joints)
+        ]
 
     def run(self, *, dry_run: bool = False, arm: bool = False, ticks: int | None = None) -> Loop:
         """Open everything and run until :meth:`stop`, SIGINT, SIGTERM or ``ticks``.
 
         ``dry_run`` never opens the way to ARMED: it reads, steps, guards and records. ``arm`` arms once, at start.
-        Returns the loop, for its statistics and its record. Raises :class:`ConnectorError` if a port cannot be used.
+        Returns the loop, for its statistics and its record. Raises :class:`ConfigError` for what :meth:`findings`
+        calls an error, :class:`ConnectorError` if a port cannot be used.
         """
         file, config = self.config.file, self.config
+        if arm and self.actuator is None:
+            raise ConfigError(f"{config.path}: [[output]]: missing; there is nothing to arm")
+        if errors := [text for is_error, text in self.findings() if is_error]:
+            raise ConfigError("\n".join(errors))
         with ExitStack() as stack:
-            for connector in self._connectors.values():
-                connector.open()
+            for key, connector in self._connectors.items():
+                try:
+                    connector.open()
+                except ConnectorError as exc:
+                    raise type(exc)(f"{self._where[key]}: {exc}") from exc
                 stack.callback(connector.close)
             actuator = None if dry_run else self.actuator
             if actuator is not None:
@@ -120,7 +136,7 @@ class Robot:
                     for label, section, source in zip(labels, file.input, self.inputs, strict=True)
                 ],
             )
-            capacity = int(float(file.record.seconds if file.record else 10) * self.guard.rate_hz)
+            capacity = math.ceil(float(file.record.seconds if file.record else 10) * self.guard.rate_hz)
             recorder = Recorder(capacity, len(align.names), len(self.guard.joints))
             pace = self._pace(actuator)
             loop = self.loop = Loop(self.policy, self.guard, align, actuator, pace, recorder)
@@ -146,14 +162,15 @@ class Robot:
 
     def _pace(self, actuator: Actuator | None) -> Pace:
         loop = self.config.file.loop
-        if loop.pace == "device" and self.actuator is not None:
-            return DevicePace(actuator or self.actuator, float(loop.rate_hz))
+        # A dry run gives the device no limits, hence no period to follow.
+        if loop.pace == "device" and actuator is not None:
+            return DevicePace(actuator, float(loop.rate_hz))
         return DeadlineClock(float(loop.rate_hz), spin=loop.realtime)
 
     def _arm_once(self, actuator: Actuator) -> None:
         try:
             actuator.arm()
-        except ConnectorError as exc:
+        except KizzasiError as exc:
             self.arm_error = str(exc)
             self.stop()
 
@@ -161,7 +178,12 @@ class Robot:
         """Disarm and keep the device company until it has braked to rest."""
         if actuator is None or not actuator.session:
             return
-        threading.Thread(target=actuator.disarm, name="disarm", daemon=True).start()
+
+        def disarm() -> None:
+            with suppress(ConnectorError):  # gone, or silent: its TTL stops it
+                actuator.disarm()
+
+        threading.Thread(target=disarm, name="disarm", daemon=True).start()
         deadline = time.monotonic() + 5.0
         while actuator.state == "ARMED" and time.monotonic() < deadline:
             loop.pace.wait()

@@ -159,7 +159,7 @@ def fit(
         )
         resumed = str(last) if resume and last.exists() else None
         trainer.fit(trainee, batches, DataLoader(validation, cfg.batch_size), ckpt_path=resumed)
-    if trainer.interrupted:
+    if trainer.interrupted:  # older Lightning returns from Ctrl-C as if it had finished
         raise KeyboardInterrupt
     state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     nn.Module.load_state_dict(trainee, state)

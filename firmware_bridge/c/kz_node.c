@@ -4,6 +4,7 @@
 
 #define IDLE_STATE_US 10000u /* STATE interval before limits are committed */
 #define MAX_PERIOD_US 1000000u
+#define MOTION_PERIODS 32 /* speed is measured over this many periods: over one, encoder noise looks like motion */
 #define READS_PER_POLL 16 /* a flood of bytes must not hold back the tick */
 
 /* Shifts of int overflow at bit 15 where int has 16 bits. */
@@ -129,13 +130,21 @@ static void enter_failsafe(kz_node *n, uint8_t fault) {
   if (n->state == KZ_STATE_READY || n->state == KZ_STATE_ARMED) end_session(n, KZ_STATE_FAILSAFE, fault);
 }
 
+/* A channel without torque counts as moving until a whole window has shown that it rests. */
+static void cut(kz_node *n, uint8_t i) {
+  n->enabled &= (uint16_t)~bit(i);
+  n->axis[i].v = 0;
+  n->moving |= bit(i);
+  n->window = 0;
+  memcpy(n->last, n->sensors, sizeof n->last[0] * n->board->n_channels);
+}
+
 static void enter_estop(kz_node *n, uint8_t fault) {
   uint8_t i;
   if (n->state == KZ_STATE_ESTOP) return;
   end_session(n, KZ_STATE_ESTOP, fault);
-  n->enabled &= n->brake_first;
   for (i = 0; i < n->board->n_channels; ++i)
-    if (!(n->enabled & bit(i))) n->axis[i].v = 0;
+    if (!(n->brake_first & bit(i))) cut(n, i);
 }
 
 /* ---- requests --------------------------------------------------------------------------------------------- */
@@ -363,22 +372,33 @@ static void check(kz_node *n) {
   }
 }
 
+/* Which channels moved faster than the recovery speed, by measurement, over the last whole window. */
+static void watch_motion(kz_node *n) {
+  uint8_t i;
+  if (++n->window < MOTION_PERIODS) return;
+  n->window = 0;
+  n->moving = 0;
+  for (i = 0; i < n->board->n_channels; ++i) {
+    const int64_t moved = (int64_t)n->sensors[i] - n->last[i];
+    const int64_t slow = (int64_t)(n->limit[i].w / 8) * MOTION_PERIODS;
+    if (moved > slow || moved < -slow) n->moving |= bit(i);
+    n->last[i] = n->sensors[i];
+  }
+}
+
 static void apply(kz_node *n) {
   const int live = n->state == KZ_STATE_ARMED && !n->stopping && n->commanded;
   const int coast = live && n->misses_in_row < n->miss_budget;
   uint8_t i;
-  n->clamped = n->moving = 0;
+  watch_motion(n);
+  n->clamped = 0;
   for (i = 0; i < n->board->n_channels; ++i) {
-    const int64_t moved = (int64_t)n->sensors[i] - n->last[i];
-    const int32_t slow = n->limit[i].w / 8;
     uint8_t rules = 0;
-    if (moved > slow || moved < -slow) n->moving |= bit(i);
-    n->last[i] = n->sensors[i];
     if (!(n->enabled & bit(i))) continue;
     if (n->pending_valid)
       kz_admit(&n->limit[i], &n->axis[i], n->pending[i], n->miss_budget, &rules);
     else if (n->state == KZ_STATE_ESTOP && n->axis[i].v == 0)
-      n->enabled &= (uint16_t)~bit(i);
+      cut(n, i);
     else
       kz_miss(&n->limit[i], &n->axis[i], coast);
     if (rules) n->clamped |= bit(i);

@@ -94,14 +94,14 @@ typedef struct {
   uint16_t enabled, brake_first, staged, clamped;     /* bit per channel */
   uint16_t moving;                                    /* measured to move faster than recovery speed */
   uint16_t ignored, misses, stale;                    /* these wrap */
-  uint8_t state, fault, reset_cause, inputs, miss_budget, misses_in_row;
+  uint8_t state, fault, reset_cause, inputs, miss_budget, misses_in_row, window;
   uint8_t greeted, commanded, pending_valid, stopping; /* flags */
 
   kz_limit limit[KZ_NODE_CH];
   kz_axis axis[KZ_NODE_CH];
   int32_t pending[KZ_NODE_CH]; /* newest COMMAND of this period */
   int32_t out[KZ_NODE_CH];
-  int32_t last[KZ_NODE_CH]; /* positions measured at the last boundary */
+  int32_t last[KZ_NODE_CH]; /* positions measured when the motion window began */
   int32_t sensors[KZ_NODE_SENSORS];
   uint8_t upload[KZ_NODE_CH][KZ_LIMITS_BYTES]; /* staged LIMITS payloads, as they came */
 } kz_node;

@@ -42,6 +42,6 @@ def make(prefix: Path = Path()) -> FFI:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         built = make(ROOT).compile(tmpdir=scratch, verbose=True)
-        shutil.copy2(built, ROOT / PACKAGE)
+        shutil.copy2(built, ROOT / PACKAGE / "_kz_step.abi3.so")
 else:
     ffi = make()

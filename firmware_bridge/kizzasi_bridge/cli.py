@@ -52,7 +52,6 @@ def monitor(
     from .monitor import Monitor
 
     with _link(port, baud, dtr) as link:
-        link.open()
         view = Monitor(link)
         end = time.monotonic() + seconds if seconds else float("inf")
         with Live(view.screen(), console=console, refresh_per_second=_REFRESH_HZ, transient=False) as live:
@@ -96,7 +95,7 @@ def send(
 def flash_info(port: Port, baud: Baud = 1_000_000, dtr: DtrOption = "auto") -> None:
     """Print what is flashed on a board: its HELLO and its schema."""
     with _link(port, baud, dtr) as link:
-        hello = link.open()
+        hello = link.hello
         schema = link.schema
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
@@ -114,17 +113,22 @@ def flash_info(port: Port, baud: Baud = 1_000_000, dtr: DtrOption = "auto") -> N
     ):
         table.add_row(name, value)
     console.print(table, highlight=False)
+    console.print()
     console.print(_rows("channels", schema.channels))
+    console.print()
     console.print(_rows("sensors", schema.sensors))
 
 
 def _rows(title: str, items: Sequence[Channel | Sensor]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in ("#", "name", "unit", "zero", "scale (unit/quantum)", "measures"):
-        table.add_column(name, justify="left" if name in ("name", "unit", "measures") else "right")
-    for i, item in enumerate(items):
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(title, no_wrap=True)
+    for name in ("zero", "quantum"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("unit")
+    table.add_column("measures")
+    for item in items:
         measures = f"channel {item.channel}" if isinstance(item, Sensor) and item.channel is not None else ""
-        table.add_row(str(i), item.name, item.unit, str(item.zero), f"{item.scale:.9g}", measures)
+        table.add_row(item.name, str(item.zero), f"{item.scale:.9g}", item.unit, measures)
     return table
 
 

@@ -14,14 +14,16 @@ void kzh_guard_seed(kzh_guard *g, const double *position) {
   kzh_guard_clear(g);
 }
 
-/* Stand on what the node says it applied. The step is exact unless a STATE was lost; a guess that could not stop
- * inside the limits is reduced to one that can, so that the next command is admissible whatever happened. */
+/* Stand on what the node says it applied. The step is exact unless a STATE was lost; a guess that is beyond w, that
+ * could not stop inside the limits, or that leads further out is reduced to one that is not, so that the next command
+ * is admissible whatever happened. */
 void kzh_guard_rebase(kzh_guard *g, const int32_t *q, const int32_t *step) {
   for (int32_t i = 0; i < g->n; i++) {
     const kz_limit *l = &g->limit[i];
     kz_axis *a = &g->axis[i];
-    a->q = q[i];
-    a->v = step[i];
+    kz_seed(a, q[i]);
+    a->v = step[i] > l->w ? l->w : step[i] < -l->w ? -l->w : step[i];
+    if ((a->q > l->hi && a->v > 0) || (a->q < l->lo && a->v < 0)) a->v = 0;
     if (a->q >= l->lo && a->q <= l->hi && !kz_viable(l, a)) {
       if (a->v > 0)
         a->v = kz_reach(l->hi - a->q, l->h, 0) + l->h;
@@ -36,13 +38,14 @@ static void emit(const kzh_guard *g, float *out) {
 }
 
 static void without_command(kzh_guard *g, int may_coast, uint8_t rule, float *out) {
-  int moving = 0;
+  int braked = 0;
   for (int32_t i = 0; i < g->n; i++) {
+    const int32_t v = g->axis[i].v;
     kz_miss(&g->limit[i], &g->axis[i], may_coast);
     g->rules[i] = rule;
-    moving |= g->axis[i].v != 0;
+    braked |= g->axis[i].v != v;
   }
-  g->status = g->latched ? KZH_ESTOP : (may_coast || !moving) ? KZH_HOLD : KZH_BRAKE;
+  g->status = g->latched ? KZH_ESTOP : braked ? KZH_BRAKE : KZH_HOLD;
   g->intervention = INFINITY;
   emit(g, out);
 }

@@ -91,7 +91,8 @@ def _status(state: State, connected: bool) -> Text:
     text.append(f" {code_name(NodeState, state.state)} ", style=_style(state.state))
     if state.fault:
         text.append(f"  fault {code_name(Fault, state.fault)}", style="bold red")
-    text.append(f"  session {state.session:#010x}" if state.session else "  no session")
+    armed = state.state == NodeState.ARMED
+    text.append(f"  session {state.session:#010x}" if armed else "  no session")
     text.append(f"  nonce {state.nonce:#010x}  t {state.t_us / 1e6:.3f} s", style="dim")
     age_s = (time.monotonic_ns() - state.recv_ns) * 1e-9
     if not connected:

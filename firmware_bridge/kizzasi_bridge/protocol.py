@@ -177,8 +177,9 @@ class Hello:
     @classmethod
     def unpack(cls, payload: bytes) -> Hello:
         """Raises WireError on a wrong length."""
-        major, minor, *rest = _unpack(_HELLO, "HELLO", payload)
-        return cls(*rest, major=major, minor=minor)
+        versions_first = _unpack(_HELLO, "HELLO", payload)
+        fields = (*versions_first[2:], *versions_first[:2])
+        return cls(*fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,9 +369,9 @@ class State:
         tail = len(payload) - _STATE.size
         if tail < 0 or tail % 4:
             raise WireError(f"STATE: payload of {len(payload)} bytes, expected {_STATE.size} + 4·values")
-        return cls(
-            *_STATE.unpack_from(payload), values=struct.unpack_from(f"<{tail // 4}i", payload, _STATE.size)
-        )
+        values = struct.unpack_from(f"<{tail // 4}i", payload, _STATE.size)
+        fields = (*_STATE.unpack_from(payload), values)
+        return cls(*fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +398,8 @@ class Command:
         if tail < 0 or tail % 4:
             raise WireError(f"COMMAND: payload of {len(payload)} bytes, expected {_COMMAND.size} + 4·channels")
         values = struct.unpack_from(f"<{tail // 4}i", payload, _COMMAND.size)
-        return cls(*_COMMAND.unpack_from(payload), values=values)
+        fields = (*_COMMAND.unpack_from(payload), values)
+        return cls(*fields)
 
 
 @dataclass(frozen=True, slots=True)

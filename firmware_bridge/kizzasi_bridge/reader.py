@@ -24,6 +24,8 @@ _BACKOFF_MAX_S = 1.0
 _TICK_S = 0.05
 _READ_SIZE = 65536
 _N_TTY = 4095  # what one read() of a Linux tty returns at most; a full one means that more is waiting
+_REFILL_MS = 1
+_BACKLOG_READS = 64
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -130,12 +132,18 @@ class PortReader:
 
 
 def _read_all(fd: int) -> bytes:
-    """What is waiting on ``fd``: after a pause the newest bytes must not queue behind another wake-up."""
+    """What is waiting on ``fd``. After a pause that is a backlog: read it whole, so that only its newest STATE
+    is acted on. The kernel refills the tty's buffer with a short delay, hence the patience between reads."""
     data = os.read(fd, _READ_SIZE)
     if len(data) < _N_TTY:
         return data
     parts = [data]
-    with suppress(OSError):  # EAGAIN: all read. A real failure shows again at the next read.
-        while len(parts) < 16 and len(parts[-1]) >= _N_TTY:
-            parts.append(os.read(fd, _READ_SIZE))
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    with suppress(OSError):  # a real failure shows again at the next read
+        while len(parts) < _BACKLOG_READS and poller.poll(_REFILL_MS):
+            more = os.read(fd, _READ_SIZE)
+            if not more:
+                break
+            parts.append(more)
     return b"".join(parts)

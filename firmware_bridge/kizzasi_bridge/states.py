@@ -27,9 +27,10 @@ class State:
         count: how many STATEs this link has received, this one included.
         recv_ns: ``time.monotonic_ns()`` when its last byte was read.
         t_us: the node's clock when the sensors were sampled (u32, wraps every 71.6 min).
-        state: a NodeState; fault: a Fault; nonce: what ARM and CLEAR must echo; session: 0 unless ARMED.
+        state: a NodeState; fault: a Fault; nonce: what ARM and CLEAR must echo;
+        session: the present one while ARMED, the last one until READY, else 0.
         applied_seq: frame seq of the newest COMMAND that was applied.
-        clamp_mask: bit i: the node's guard had to change channel i (bit 15: or any later one).
+        clamp_mask: bit i: the node's guard had to change what COMMAND asked of channel i.
         rx_errors, ignored, misses, stale: counters of the node, u16, wrapping.
         applied: setpoints applied at this boundary, int32 (n,), raw.
         step: ``applied`` minus that of the period before, int32 (n,), raw; the rounded mean over the

@@ -92,9 +92,7 @@ class VirtualNode:
         lib.kz_host_node_rx(self._h, data, len(data))
         return self._take()
 
-    def request(
-        self, type: int, payload: bytes = b"", *, seq: int | None = None, flags: int = DEFAULT_FLAGS
-    ) -> Ack:
+    def request(self, type: int, payload: bytes = b"", *, seq: int | None = None, flags: int = DEFAULT_FLAGS) -> Ack:
         """Send a request and return its ACK; raises WireError if there is not exactly one answer."""
         frames = self.send(type, payload, seq=seq, flags=flags)
         if [f.type for f in frames] != [MsgType.ACK]:

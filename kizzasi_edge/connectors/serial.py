@@ -11,7 +11,8 @@ import numpy.typing as npt
 from pydantic import Field, StrictInt, StrictStr
 
 from kizzasi_bridge import Link, protocol
-from kizzasi_edge.errors import ConfigError
+from kizzasi_bridge.request import code_name
+from kizzasi_edge.errors import ConfigError, LinkError
 from kizzasi_edge.frames import Command, Observation
 from kizzasi_edge.toml_file import Section
 
@@ -63,6 +64,7 @@ class SerialDevice:
             return
         self.link.open()
         self._closed = False
+        self._schema = self.link.schema
         self._sensors = self.link.sensors
         self.names = self._sensors.names
         self._valid = np.ones(len(self.names), np.bool_)
@@ -74,10 +76,14 @@ class SerialDevice:
 
     def read(self) -> Observation | None:
         state = self.link.latest
-        if state is None or not self.link.connected:
+        if state is None or not self.link.connected or self._replaced():
             return None
         values = self._sensors.to_si(state.sensors).astype(np.float32)
         return Observation(state.recv_ns, state.count, self.names, values, self._valid, state.t_us)
+
+    def _replaced(self) -> bool:
+        """Another board, with other names or scales, was plugged in: its numbers mean nothing here."""
+        return self.link.schema is not self._schema and self.link.schema != self._schema
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -107,9 +113,10 @@ class SerialDevice:
                     f"{guard.lattice[index].quantum!r}; set [joints] quantum in {guard.where}"
                 )
         period_us = 1e6 / rate_hz
-        if period_us != int(period_us):
+        if period_us != int(period_us) or period_us % schema.tick_us:
             raise ConfigError(
-                f"[loop] rate_hz: found {rate_hz:g}; the device needs a period of whole µs, this one is {period_us:g}"
+                f"[loop] rate_hz: found {rate_hz:g}; the device {self.port} needs a period of whole ticks of "
+                f"{schema.tick_us} µs, this one is {period_us:g} µs"
             )
         category = protocol.StopCategory[self.options.stop.upper()]
         self._limits = protocol.Limits(
@@ -154,7 +161,7 @@ class SerialDevice:
         if not self.link.connected:
             return "DISCONNECTED"
         state = self.link.latest
-        return protocol.NodeState(self.link.hello.state if state is None else state.state).name
+        return code_name(protocol.NodeState, self.link.hello.state if state is None else state.state)
 
     def write(self, command: Command) -> None:
         self.link.command(self._channels.to_raw(command.values[self._order]), command.t_us, self.options.ttl_ms)
@@ -166,6 +173,8 @@ class SerialDevice:
         """Make sure the device holds our limits, then arm it. Raises :class:`LinkError` with the device's reason."""
         if self._limits is None:
             raise ConfigError(f"{self.port}: no guard was prepared for this device")
+        if self._replaced():
+            raise LinkError(f"{self.port}: another device was plugged in since the start; restart to use it")
         if self.state in ("INIT", "READY"):
             self.link.upload_limits(self._limits)
         self.link.arm()
@@ -182,7 +191,7 @@ class SerialDevice:
     @property
     def status(self) -> Mapping[str, object]:
         state = self.link.latest
-        fault = "NONE" if state is None else protocol.Fault(state.fault).name
+        fault = "NONE" if state is None else code_name(protocol.Fault, state.fault)
         node = (
             {}
             if state is None

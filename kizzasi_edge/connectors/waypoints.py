@@ -16,6 +16,8 @@ from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.frames import Observation
 from kizzasi_edge.toml_file import Section
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 
 class WaypointsOptions(Section):
     """``path`` of a CSV with a header: ``time_s`` (from the run's start, increasing) and one column per signal."""
@@ -60,10 +62,12 @@ def read_waypoints(
     try:
         with path.open(newline="") as file:
             header, *lines = list(csv.reader(file)) or [[]]
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError, csv.Error) as exc:
         raise ConfigError(f"{path}: cannot be read: {exc}") from exc
     if not header or header[0] != "time_s" or len(header) < 2:
         raise ConfigError(f"{path}: line 1: found columns {header}; expected time_s and at least one signal")
+    if len(set(header)) != len(header):
+        raise ConfigError(f"{path}: line 1: found columns {header}; expected each name once")
     times: list[float] = []
     rows = []
     for number, line in enumerate(lines, start=2):
@@ -75,7 +79,7 @@ def read_waypoints(
                 value = float(text)
             except ValueError:
                 value = math.nan
-            if not math.isfinite(value):
+            if not abs(value) <= FLOAT32_MAX:
                 raise ConfigError(f"{path}: line {number}, column {column!r}: found {text!r}; expected a finite number")
             values.append(value)
         if times and values[0] <= times[-1]:

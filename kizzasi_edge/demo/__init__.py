@@ -1,1 +1,1 @@
-"""The embedded demos: assets, plants and experts. Imported only by `kizzasi-edge demo` and by the trainers."""
+"""The embedded demos: assets, plants and experts. Imported only by `kizzasi-edge demo` and the trainers."""

@@ -1,7 +1,7 @@
 """The expert the arm's policy imitates: smooth, nearly time-optimal moves to changing targets.
 
-A feedback law on the true commanded state (setpoint and its velocity), so it can say what to do from any state the
-policy gets itself into: this is what DAgger relabelling and the reference trajectory of the tracking figure need.
+A feedback law on the true commanded state (setpoint and its velocity), so it can say what to do from any
+state the policy gets itself into: DAgger relabelling and the reference trajectory of the tracking figure need it.
 Velocity follows a square-root controller with a linear end zone (ArduPilot, libraries/AP_Math/control.cpp,
 ``sqrt_controller``), saturated in speed and limited in acceleration.
 """
@@ -41,18 +41,20 @@ RATE_HZ = 500.0
 
 @dataclass(frozen=True)
 class Expert:
-    """The law's constants: well inside the guard's limits, so that the guard has nothing to do while it drives.
+    """The law's constants: well inside the guard's limits, so that the guard is idle while it drives.
 
     Attributes:
         speed: greatest joint speed [rad/s].  acceleration: greatest joint acceleration [rad/s²].
         gain: slope of the linear end zone [1/s]; the zone is braking/gain² wide.
-        braking: deceleration the square root plans with [rad/s²]; below `acceleration` so that the plan can be kept.
+        braking: deceleration planned with [rad/s²]; below `acceleration`, so that the plan can be kept.
+        tracking: how fast the velocity is brought to the wanted one [1/s]; 4·gain is critical damping at the end.
     """
 
     speed: float = 1.3
     acceleration: float = 4.5
-    gain: float = 6.0
-    braking: float = 3.6
+    gain: float = 5.0
+    braking: float = 3.0
+    tracking: float = 20.0
 
     def reference_velocity(self, error: F64) -> F64:
         """Speed [rad/s] to have at a distance `error` [rad] from the target; any shape, float64."""
@@ -67,8 +69,8 @@ class Expert:
 
         All arrays float64 of one shape, e.g. (batch, joints). Returns the next setpoint and its velocity.
         """
-        change = self.acceleration * dt
-        velocity = velocity + np.clip(self.reference_velocity(target - q) - velocity, -change, change)
+        asked = self.tracking * (self.reference_velocity(target - q) - velocity)
+        velocity = velocity + np.clip(asked, -self.acceleration, self.acceleration) * dt
         return q + velocity * dt, velocity
 
 
@@ -85,7 +87,7 @@ def random_targets(
     dt: float = 1.0 / RATE_HZ,
     dwell: tuple[float, float] = (1.5, 3.5),
 ) -> F64:
-    """Piecewise-constant target poses, (batch, ticks, 6) rad: each held for a uniformly drawn time [s] in `dwell`."""
+    """Piecewise-constant target poses, (batch, ticks, 6) rad: each held for a uniform time [s] in `dwell`."""
     targets = np.empty((batch, ticks, len(JOINTS)))
     for row in targets:
         start = 0

@@ -1,5 +1,5 @@
-"""The simulated arm: MuJoCo physics behind one class, because the plant process and the trainer's final check must
-be the same robot.
+"""The simulated arm: MuJoCo physics behind one class, because the plant process and the trainer's final check
+must be the same robot.
 
 MuJoCo is imported when an arm is built, never at import time (extra ``sim``).
 """
@@ -33,8 +33,9 @@ class ArmPhysics:
         seed: seed of that noise.
 
     Attributes:
-        joints: joint names in channel order.  q, qvel: true joint positions [rad] and velocities [rad/s], (n,)
-            float64 views that the next step overwrites.
+        joints: joint names in channel order.
+        q, qvel: true joint positions [rad] and velocities [rad/s], (n,) float64 views that the next step
+            overwrites.
 
     Raises:
         MissingExtra: MuJoCo is not installed.
@@ -62,9 +63,7 @@ class ArmPhysics:
         self._data = mujoco.MjData(model)
         self._brake = np.array(model.numeric("brake_torque").data, dtype=np.float64)
         if self._brake.shape != (n,):
-            raise ConfigError(
-                f"{mjcf}: custom numeric brake_torque: found {self._brake.size} values, expected {n}"
-            )
+            raise ConfigError(f"{mjcf}: custom numeric brake_torque: found {self._brake.size} values, expected {n}")
         self._rng = np.random.default_rng(seed)
         self._noise = np.zeros((0, n))
         self._noise_row = 0
@@ -85,7 +84,7 @@ class ArmPhysics:
     def step(self, command: F64, dt_us: int, enabled: bool) -> None:
         """Advance by dt_us with the servos' setpoint held at command [rad], (n,) float64.
 
-        Not enabled means: servos off and the power-off brakes closed; a moving joint is stopped by their friction.
+        Not enabled: servos off and the power-off brakes closed, whose friction stops a moving joint.
         """
         if enabled != self._released:
             self._set_released(enabled)
@@ -97,10 +96,8 @@ class ArmPhysics:
         self._mujoco.mj_step(self._model, self._data, steps)
 
     def measure(self, quantum: float = QUANTUM) -> I32:
-        """Positions as the encoders report them: noise added, rounded to encoder counts; in quanta, (n,) int32."""
-        if self._noise_row == len(
-            self._noise
-        ):  # drawn in blocks: one call a thousand ticks instead of one a tick
+        """Positions as the encoders report them, noisy and rounded to their counts: quanta, (n,) int32."""
+        if self._noise_row == len(self._noise):  # drawn in blocks: one call a thousand ticks
             self._noise = self._rng.normal(0.0, self._sigma, (1000, len(self.joints)))
             self._noise_row = 0
         counts = np.rint((self.q + self._noise[self._noise_row]) / ENCODER_STEP)

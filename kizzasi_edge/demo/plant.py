@@ -1,12 +1,12 @@
 """The plant process: the simulated arm behind the firmware's sensor and actuator hooks.
 
-Stands where the robot stands: the POSIX board connects to a unix socket and, once a tick of its own virtual time,
-says what its outputs are and waits for what the sensors read (lock-step, so a stalled machine cannot bend the
-physics). Runs as ``python -m kizzasi_edge.demo.plant``; writes the trace (npz) and the summary (JSON beside it) when
-the board hangs up or on SIGTERM.
+Stands where the robot stands: the POSIX board connects to a unix socket and, once a tick of its own virtual
+time, says what its outputs are and waits for what the sensors read (lock-step, so a stalled machine cannot bend
+the physics). Runs as ``python -m kizzasi_edge.demo.plant``; writes the trace (npz) and the summary (JSON beside
+it) when the board hangs up or on SIGTERM.
 
-Protocol, little-endian: board → plant ``u32 t_us, u32 dt_us, u8 enabled, u8 state, u8 boundary, u8 n, u32 session,
-i32 out[n], i32 applied[n]``; plant → board ``u8 flags, u8 m, u16 0, i32 sensors[m]``.
+Protocol, little-endian: board → plant ``u32 t_us, u32 dt_us, u8 enabled, u8 state, u8 boundary, u8 n, u32
+session, i32 out[n], i32 applied[n]``; plant → board ``u8 flags, u8 m, u16 0, i32 sensors[m]``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Plant:
         values = np.frombuffer(request, np.int32, 2 * n, REQUEST.size)
         out, applied = values[:n], values[n:]
         arm = self.arm
-        arm.step(out * QUANTUM, dt_us, bool(enabled))
+        arm.step(out.astype(np.float64) * QUANTUM, dt_us, bool(enabled))
         self.witness.see_motion(arm.q, arm.qvel)
         measured = arm.measure()
         if boundary:
@@ -82,11 +82,7 @@ class Plant:
     def summary(self) -> dict[str, Any]:
         """The witness's counts, with what a tick cost [µs] over the latest 4096 ticks."""
         busy = self._busy_us[: min(self.ticks, self._busy_us.size)]
-        cost = (
-            {name: float(np.percentile(busy, p)) for name, p in (("p50", 50), ("p99", 99))}
-            if self.ticks
-            else {}
-        )
+        cost = {name: float(np.percentile(busy, p)) for name, p in (("p50", 50), ("p99", 99))} if self.ticks else {}
         return {
             "ticks": self.ticks,
             "tick_us": cost,
@@ -122,12 +118,12 @@ def serve(plant: Plant, listener: socket.socket) -> None:
                 return
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """SIGTERM arrived."""
 
 
 def _stop(_signal: int, _frame: object) -> None:
-    raise _Stop
+    raise _StopError
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -157,9 +153,7 @@ def main(argv: list[str] | None = None) -> int:
             raise WireError(f"--initial: found {len(initial)} values, expected {n}")
         arm.reset(initial)
         lattice = None if args.lattice is None else Lattice.load(args.lattice, arm.joints)
-        plant = Plant(
-            arm, LimitWitness(raw_limits(args.urdf, arm.joints), lattice), Trace(n, args.trace_rows)
-        )
+        plant = Plant(arm, LimitWitness(raw_limits(args.urdf, arm.joints), lattice), Trace(n, args.trace_rows))
     except (KizzasiError, ValueError) as error:
         sys.stderr.write(f"plant: {error}\n")
         return 1
@@ -174,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
             listener.bind(str(path))
             listener.listen(1)
             serve(plant, listener)
-    except _Stop:
+    except _StopError:
         pass
     except (KizzasiError, OSError) as error:
         sys.stderr.write(f"plant: {error}\n")

@@ -1,7 +1,7 @@
 """What the plant itself saw: limit violations and the trace of a run.
 
-The witness shares no code with the guard. It compares true joint motion with the raw limits of the URDF at every
-physics step, and the setpoints that reached the actuators with the guard's integer limits at every period.
+The witness shares no code with the guard. It compares true joint motion with the raw limits of the URDF at
+every physics step, and the setpoints that reached the actuators with the guard's integer limits every period.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def raw_limits(urdf: str | Path, joints: tuple[str, ...]) -> F64:
 
 @dataclass(frozen=True)
 class Lattice:
-    """The guard's integer limits a channel, (n,) int64: lo, hi [quanta], w [quanta/period], h [quanta/period²]."""
+    """The guard's integers a channel, (n,) int64: lo, hi [quanta], w [quanta/period], h [quanta/period²]."""
 
     lo: I64
     hi: I64
@@ -67,9 +67,7 @@ class Lattice:
             channels = {entry["name"]: entry for entry in json.loads(Path(path).read_text())["channels"]}
             columns = [[int(channels[name][key]) for name in joints] for key in ("lo", "hi", "w", "h")]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{path}: expected channels with name, lo, hi, w, h for {joints}: {error!r}"
-            ) from error
+            raise ConfigError(f"{path}: expected channels with name, lo, hi, w, h for {joints}: {error!r}") from error
         return cls(*(np.array(column, dtype=np.int64) for column in columns))
 
 
@@ -109,7 +107,7 @@ class LimitWitness:
             self.velocity += rate > speed
 
     def see_setpoint(self, applied: npt.NDArray[np.int32], enabled: bool) -> None:
-        """Compare the setpoint of a new period, (n,) quanta, with the lattice; disabled outputs break the chain."""
+        """Compare a new period's setpoint, (n,) quanta, with the lattice; disabled outputs break the chain."""
         if not enabled or self._lattice is None:
             self._known = 0
             return
@@ -156,7 +154,7 @@ class LimitWitness:
 
 
 class Trace:
-    """A run recorded once a period in arrays allocated beforehand; rows past the capacity are counted, not kept."""
+    """A run, one row a period, in arrays allocated beforehand; rows past the capacity are only counted."""
 
     def __init__(self, n: int, capacity: int) -> None:
         self.rows = self.dropped = 0

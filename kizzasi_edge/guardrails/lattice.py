@@ -14,6 +14,9 @@ from kizzasi_edge.errors import GuardrailError
 RAW_MAX = 0x3FFFFFFF
 """``KZ_RAW_MAX`` of kz_guard.h."""
 
+FLOAT32_SMALLEST = -126
+"""Exponent of the smallest normal float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class JointLimits:
@@ -47,7 +50,7 @@ class LatticeLimits:
 
 def default_quantum(lower: float, upper: float) -> float:
     """Q = 2^(⌈log₂ max|q|⌉ − 24): every multiple inside the limits is exactly a float32."""
-    return math.ldexp(1.0, math.ceil(math.log2(max(abs(lower), abs(upper)))) - 24)
+    return math.ldexp(1.0, max(math.ceil(math.log2(max(abs(lower), abs(upper)))) - 24, FLOAT32_SMALLEST))
 
 
 def to_lattice(limits: JointLimits, rate_hz: float) -> LatticeLimits:
@@ -62,24 +65,31 @@ def to_lattice(limits: JointLimits, rate_hz: float) -> LatticeLimits:
     w_exact, h_exact = Fraction(limits.velocity) / rate / q, Fraction(limits.acceleration) / rate**2 / q
     w, h = math.floor(w_exact), math.floor(h_exact)
     if lo > hi:
-        raise GuardrailError(
-            f"joint {limits.name!r}: no position left in [{limits.lower:g}, {limits.upper:g}] at quantum {quantum:g}"
-        )
-    if max(abs(lo), abs(hi)) > RAW_MAX:
-        raise GuardrailError(
-            f"joint {limits.name!r}: {max(abs(lo), abs(hi))} quanta of {quantum:g} do not fit; at most {RAW_MAX}"
-        )
+        raise _refusal(limits, "position", f"no position left in [{limits.lower:g}, {limits.upper:g}] at {quantum:g}")
+    # Commands travel as float32: each must come back as the same number of quanta, or it is not the guarded value.
+    most = 1 << (24 if math.frexp(quantum)[0] == 0.5 else 23)
+    if (reach := max(abs(lo), abs(hi))) > most:
+        least = Fraction(max(abs(limits.lower), abs(limits.upper))) / most
+        text = f"too fine for positions in float32 up to {float(q * reach):g}; at least {_up(least)}"
+        raise _refusal(limits, "quantum", f"found {quantum:g}; {text}")
     if w < 1:
-        least = float(q * rate)
-        raise GuardrailError(
-            f"joint {limits.name!r}: velocity {limits.velocity:g} is below one quantum per period; at least {least:.6g}"
-        )
+        text = f"found {limits.velocity:g} (after velocity_scale), below one quantum of {quantum:g} per period"
+        raise _refusal(limits, "velocity", f"{text}; at least {_up(q * rate)}")
     if h < 1:
-        least = float(q * rate**2)
-        raise GuardrailError(
-            f"joint {limits.name!r}: acceleration {limits.acceleration:g} is below one quantum per period²; "
-            f"at {rate_hz:g} Hz and quantum {quantum:g} at least {least:.6g} is needed"
-        )
+        text = f"found {limits.acceleration:g}, below one quantum of {quantum:g} per period² at {rate_hz:g} Hz"
+        raise _refusal(limits, "acceleration", f"{text}; at least {_up(q * rate**2)}")
     # A change of step above 2w never happens: keeping h there keeps every intermediate of kz_guard in range.
     lost = float(1 - Fraction(h) / h_exact)
     return LatticeLimits(limits.name, quantum, lo, hi, min(w, RAW_MAX), min(h, 2 * w, RAW_MAX), lost)
+
+
+def _refusal(limits: JointLimits, kind: str, text: str) -> GuardrailError:
+    origin = limits.origin.get(kind, kind)
+    place = f"[joints] {kind}" if origin == kind else f"[constraint] {origin!r}"
+    return GuardrailError(f"{place}: joint {limits.name!r}: {text}")
+
+
+def _up(value: Fraction) -> str:
+    """Six digits, rounded up: what is asked for must work."""
+    unit = Fraction(10) ** (math.floor(math.log10(value)) - 5)
+    return f"{float(math.ceil(value / unit) * unit):.6g}"

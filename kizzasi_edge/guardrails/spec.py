@@ -6,14 +6,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, StrictInt, StrictStr
 
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.lattice import JointLimits
 from kizzasi_edge.guardrails.urdf import read_urdf
-from kizzasi_edge.toml_file import Section, read_toml, validate
+from kizzasi_edge.toml_file import Number, Section, read_toml, validate
 
-Number = StrictFloat | StrictInt
 PerJoint = Number | list[Number]
 
 LATER_KINDS = ("linear", "quadratic", "jerk", "torque", "power", "bones", "temporal")
@@ -99,7 +98,7 @@ def joint_limits(spec: GuardFile, where: str | Path) -> tuple[JointLimits, ...]:
     base = Path(where).parent
     if (joints.from_urdf is None) == (joints.names is None):
         raise GuardrailError(
-            f"{where}: [joints]: give either from_urdf or names, found {'both' if joints.names else 'neither'}"
+            f"{where}: [joints]: give either from_urdf or names, found {'neither' if joints.names is None else 'both'}"
         )
     if joints.from_urdf is not None:
         limits = _from_urdf(joints, base / joints.from_urdf, where)
@@ -128,6 +127,11 @@ def _from_urdf(joints: JointsSection, urdf: Path, where: str | Path) -> list[Joi
                 f"{urdf}: joint {joint.name!r}: continuous, so it has no position range; "
                 "list the joints with names and position instead"
             )
+        for attribute, value in (("velocity", joint.velocity), ("acceleration", joint.acceleration)):
+            if value is not None and value <= 0:
+                raise GuardrailError(
+                    f"{urdf}: joint {joint.name!r}: <limit> {attribute}: found {value:g}; expected a value above 0"
+                )
         v = _tightest(velocity[i], joint.velocity)
         a = _tightest(acceleration[i], joint.acceleration)
         if v is None:
@@ -196,9 +200,9 @@ def _limits(
         raise GuardrailError(
             f"{where}: [joints] margin: found {margin:g} for joint {name!r}; nothing is left of [{lower:g}, {upper:g}]"
         )
-    if quantum is not None and not quantum > 0:
+    if quantum is not None and not 0 < quantum < math.inf:
         raise GuardrailError(
-            f"{where}: [joints] quantum: found {quantum:g} for joint {name!r}; expected a value above 0"
+            f"{where}: [joints] quantum: found {quantum:g} for joint {name!r}; expected a finite value above 0"
         )
     origin = {"position": "position", "velocity": "velocity", "acceleration": "acceleration"}
     return JointLimits(
@@ -258,8 +262,8 @@ def _per_joint(value: PerJoint | None, n: int, where: str | Path, key: str) -> l
             raise GuardrailError(
                 f"{where}: [joints] {key}: found {len(value)} values; expected one, or {n} (one per joint)"
             )
-        return [float(item) for item in value]
-    return [None if value is None else float(value)] * n
+        return list(value)
+    return [value] * n
 
 
 def _tightest(*values: float | None) -> float | None:

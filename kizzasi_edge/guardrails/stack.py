@@ -41,6 +41,7 @@ class Guardrails:
         self.joints = tuple(limit.name for limit in self.limits)
         self.quanta: npt.NDArray[np.float64] = np.array([limit.quantum for limit in self.lattice])
         self._n = len(self.joints)
+        self._shape = (self._n,)
         self._names = tuple(
             {bit: limit.origin.get(kind, kind) for bit, kind in RULE_BITS.items()} for limit in self.limits
         )
@@ -92,7 +93,8 @@ class Guardrails:
         ``(n,)`` measured [rad]: required once, at the first step. ``velocity`` and ``signals`` are for rules on
         measurements. Returns a fresh float32 ``(n,)`` and a verdict of its own.
 
-        Raises :class:`GuardrailError` without a first position, :class:`InputError` on a wrong length.
+        Raises :class:`GuardrailError` without a first position, :class:`InputError` on a wrong shape; the guard then
+        stands where it stood.
         """
         out = np.empty(self._n, np.float32)
         self.step_into(command, out, position=position, velocity=velocity, signals=signals, stamp_ns=stamp_ns)
@@ -112,18 +114,19 @@ class Guardrails:
         if signals is not None or velocity is not None:
             self._refuse_unused(velocity, signals)
         core = self._core
+        if np.shape(command) != self._shape:
+            raise InputError(
+                f"command: found shape {np.shape(command)}; expected {self._shape}, one for each of {list(self.joints)}"
+            )
+        if out.shape != self._shape or out.dtype != np.float32:
+            raise InputError(f"out: found {out.dtype} {out.shape}; expected float32 {self._shape}")
         if not self._seeded:
             if position is None:
                 raise GuardrailError(
                     f"{self.where}: the first step needs position=, the measured positions of {list(self.joints)}"
                 )
             self.reset(position)
-        try:
-            core.command[:] = command
-        except ValueError:
-            raise InputError(
-                f"command: found shape {np.shape(command)}; expected ({self._n},), one per joint of {list(self.joints)}"
-            ) from None
+        core.command[:] = command
         core.run()
         out[:] = core.out
         return self._refresh(stamp_ns)

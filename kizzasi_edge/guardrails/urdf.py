@@ -38,7 +38,7 @@ def read_urdf(path: str | Path) -> tuple[UrdfJoint, ...]:
         raise GuardrailError(f"{path}: no such file") from None
     except OSError as exc:
         raise GuardrailError(f"{path}: cannot be read: {exc}") from exc
-    except ET.ParseError as exc:
+    except (ET.ParseError, ValueError, LookupError) as exc:  # the latter two: an encoding that expat cannot read
         raise GuardrailError(f"{path}: not well-formed XML: {exc}") from None
     if root.tag != "robot":
         raise GuardrailError(f"{path}: root element is <{root.tag}>; expected <robot>")

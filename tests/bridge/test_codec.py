@@ -10,6 +10,7 @@ import pytest
 from cobs import cobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kizzasi_bridge import Decoder, Frame, WireError, encode
 from kizzasi_bridge.frame import MAX_PAYLOAD, OVERHEAD
 

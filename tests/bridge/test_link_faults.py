@@ -21,7 +21,7 @@ import pytest
 from kizzasi_bridge import Decoder, LinkError, encode
 from kizzasi_bridge.board import PosixBoard
 from kizzasi_bridge.link import Link
-from kizzasi_bridge.protocol import ChannelLimits, Fault, Hello, Limits, MsgType, NodeState
+from kizzasi_bridge.protocol import ChannelLimits, Fault, Limits, MsgType, NodeState
 from kizzasi_bridge.schema import Schema
 
 N = 2
@@ -42,6 +42,17 @@ def until(condition: Callable[[], object], timeout_s: float = 3.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
+
+
+def clear_at_rest(link: Link, timeout_s: float = 3.0) -> None:
+    """CLEAR as soon as the board has seen itself at rest for long enough to allow it."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return link.clear()
+        except LinkError as error:
+            if "NOT_AT_REST" not in str(error) or time.monotonic() > deadline:
+                raise
 
 
 def stream(link: Link, periods: int) -> None:
@@ -126,6 +137,8 @@ HOST = textwrap.dedent("""
     target, count, told, end = np.full(2, 900_000, dtype=np.int32), 0, False, time.monotonic() + 10
     while time.monotonic() < end:
         state = link.wait_state(count, 0.5)
+        if state is None:
+            continue
         count = state.count
         link.command(target, state.t_us, 150)
         if not told and state.step.all():
@@ -154,11 +167,11 @@ def armed_host(board: PosixBoard) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_killed_host_leaves_a_board_that_stops_by_its_ttl(board: PosixBoard, armed_host: subprocess.Popen[bytes]):
     armed_host.kill()
     armed_host.wait()
-    killed_at = time.monotonic()
     with Link(board.port) as link:
         first = link.wait_state(0, 0.5)
         until(lambda: link.latest.state == NodeState.FAILSAFE)
-        assert time.monotonic() - killed_at < 0.2 + 0.3  # TTL 150 ms; the rest is for a busy test machine
+        # TTL 150 ms by the board's clock, which a busy test machine cannot bend; the rest is our polling.
+        assert (link.latest.t_us - first.t_us) & 0xFFFFFFFF <= 150_000 + 100_000
         assert link.latest.fault == Fault.TTL
         assert link.session == 0
         until(lambda: not link.latest.step.any())
@@ -166,7 +179,7 @@ def test_a_killed_host_leaves_a_board_that_stops_by_its_ttl(board: PosixBoard, a
         assert not link.command(TARGET, link.latest.t_us, 150)
         with pytest.raises(LinkError, match="refuses ARM: WRONG_STATE"):
             link.arm()
-        link.clear()
+        clear_at_rest(link)
         until(lambda: link.latest.state == NodeState.READY)
         assert link.latest.nonce != first.nonce
         assert link.arm() not in (0, first.session)
@@ -206,8 +219,7 @@ def test_unplug_and_replug_reconnect_and_never_arm(board: PosixBoard):
         assert not link.command(TARGET, after.t_us, 150)
         counters = link.counters
         assert (counters["disconnects"], counters["reconnects"], counters["device_resets"]) == (1, 1, 0)
-        until(lambda: not link.latest.step.any() and link.latest.count > after.count + 2)
-        link.clear()
+        clear_at_rest(link)
         assert link.arm()
         stream(link, 5)
         assert link.latest.session == link.session != 0
@@ -359,60 +371,8 @@ def test_a_board_that_stops_reading_never_blocks_the_loop(board: PosixBoard):
             assert counters["tx_blocked"] + counters["tx_dropped"] > 0
             with pytest.raises(LinkError, match="no answer to DISARM after 5 tries"):
                 link.disarm()
+            link.estop()  # once: it takes the place of the stale commands in the buffers
         finally:
             board.process.send_signal(signal.SIGCONT)
-        assert link.wait_state(link.latest.count, 0.5) is not None
-        link.disarm()
-
-
-@pytest.fixture
-def bare_port(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A pty and the fd of its other end, where a strange device can be played."""
-    master, slave = os.openpty()
-    tty.setraw(slave)
-    port = tmp_path / "bare"
-    port.symlink_to(os.ttyname(slave))
-    yield port, master
-    os.close(master)
-    os.close(slave)
-
-
-def test_a_silent_port_is_named_so(bare_port: tuple[Path, int]):
-    with pytest.raises(LinkError, match=r"no byte received in 0\.2 s"):
-        Link(bare_port[0]).open(timeout_s=0.2)
-
-
-@pytest.mark.parametrize(
-    ("hello", "message"),
-    [
-        (Hello(2, 2, 0, 0, 9, 1, 1, 0, 1, 0, major=2), r"it speaks protocol 2\.0, this host 1\.x"),
-        (Hello(2, 2, 0, 0, 9, 1, 1, 0, 1, 0), "does not match the hash in its HELLO"),
-    ],
-)
-def test_a_board_that_cannot_be_used_is_refused(bare_port: tuple[Path, int], hello: Hello, message: str):
-    port, master = bare_port
-    stop = threading.Event()
-
-    def device() -> None:
-        decoder = Decoder()
-        os.set_blocking(master, False)
-        while not stop.is_set():
-            try:
-                frames = decoder.feed(os.read(master, 4096))
-            except OSError:
-                time.sleep(0.002)
-                continue
-            for frame in frames:
-                if frame.type == MsgType.HELLO_REQ:
-                    os.write(master, encode(MsgType.HELLO, hello.pack(), seq=0, t_us=0))
-                elif frame.type == MsgType.SCHEMA_GET:
-                    os.write(master, encode(MsgType.SCHEMA_DATA, b"\0\0not zlib!", seq=1, t_us=0))
-
-    thread = threading.Thread(target=device)
-    thread.start()
-    try:
-        with pytest.raises(LinkError, match=message):
-            Link(port).open(timeout_s=1.0)
-    finally:
-        stop.set()
-        thread.join()
+        until(lambda: not link.estop_pending)
+        assert link.latest.state == NodeState.ESTOP

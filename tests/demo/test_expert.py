@@ -29,24 +29,21 @@ def test_the_task_lies_inside_the_limits() -> None:
     assert (Expert().speed < 0.6 * speed).all()
 
 
-@given(
-    error=st.floats(-6.0, 6.0),
-    velocity=st.floats(-1.3, 1.3),
-    gain=st.floats(3.0, 12.0),
-)
-@settings(max_examples=60, deadline=None)
-def test_any_state_is_brought_to_the_target_within_limits(error: float, velocity: float, gain: float) -> None:
-    law = Expert(gain=gain)
-    q, v = np.array([0.3]), np.array([velocity])
-    target = q + error
-    for _ in range(5000):
+@given(seed=st.integers(0, 2**32 - 1), gain=st.floats(3.0, 8.0))
+@settings(max_examples=5, deadline=None)
+def test_any_state_is_brought_to_the_target_within_limits(seed: int, gain: float) -> None:
+    law = Expert(gain=gain, tracking=4.0 * gain)
+    rng = np.random.default_rng(seed)
+    q, v = rng.uniform(-3.0, 3.0, 200), rng.uniform(-law.speed, law.speed, 200)
+    target = q + rng.uniform(-6.0, 6.0, 200)
+    for _ in range(4000):
         nq, nv = law.step(q, v, target, DT)
-        assert abs(nv[0] - v[0]) <= law.acceleration * DT * (1 + 1e-9)
-        assert abs(nv[0]) <= max(law.speed, abs(velocity)) + 1e-12
-        assert np.allclose(nq, q + nv * DT, rtol=0, atol=1e-15)
+        assert (np.abs(nv - v) <= law.acceleration * DT * (1 + 1e-9)).all()
+        assert (np.abs(nv) <= law.speed * (1 + 1e-12)).all()
+        assert np.array_equal(nq, q + nv * DT)
         q, v = nq, nv
-    assert abs(q[0] - target[0]) < 1e-6
-    assert abs(v[0]) < 1e-5
+    assert np.abs(q - target).max() < 1e-4
+    assert np.abs(v).max() < 1e-3
 
 
 def test_arrives_from_rest_without_overshoot_nearly_time_optimal() -> None:

@@ -1,4 +1,4 @@
-"""The simulated arm: URDF and MJCF are one robot, brakes hold, the witness counts, the process answers in time."""
+"""The simulated arm: one robot in two files, brakes hold, the witness counts, the process answers in time."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def _dh_chain(q: np.ndarray) -> np.ndarray:
     pose = np.eye(4)
     for angle, (a, d, alpha) in zip(q, DH, strict=True):
         c, s, ca, sa = math.cos(angle), math.sin(angle), math.cos(alpha), math.sin(alpha)
-        pose = pose @ np.array(
-            [[c, -s * ca, s * sa, a * c], [s, c * ca, -c * sa, a * s], [0, sa, ca, d], [0, 0, 0, 1]]
-        )
+        pose = pose @ np.array([[c, -s * ca, s * sa, a * c], [s, c * ca, -c * sa, a * s], [0, sa, ca, d], [0, 0, 0, 1]])
     return pose[:3, 3]
 
 
@@ -90,9 +88,9 @@ def test_published_limits() -> None:
 def test_missing_limits_are_named(tmp_path: Path) -> None:
     bare = tmp_path / "bare.urdf"
     bare.write_text('<robot name="r"><joint name="a"><limit lower="0" upper="1"/></joint></robot>')
-    with pytest.raises(ConfigError, match="joint a.*velocity"):
+    with pytest.raises(ConfigError, match=r"joint a.*velocity"):
         raw_limits(bare, ("a",))
-    with pytest.raises(ConfigError, match="joint b.*no <limit>"):
+    with pytest.raises(ConfigError, match=r"joint b.*no <limit>"):
         raw_limits(bare, ("b",))
     with pytest.raises(ConfigError, match="nowhere"):
         raw_limits(tmp_path / "nowhere.urdf", ("a",))
@@ -161,13 +159,13 @@ def test_step_time_does_not_depend_on_the_tick() -> None:
 
 
 def test_a_model_without_servos_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="arm.urdf"):
+    with pytest.raises(ConfigError, match=r"arm\.urdf"):
         ArmPhysics(ASSETS / "arm.urdf", noise=0.0, seed=0)
     with pytest.raises(ConfigError, match=r"missing\.xml"):
         ArmPhysics(tmp_path / "missing.xml", noise=0.0, seed=0)
 
 
-# --- the witness -------------------------------------------------------------------------------------------------
+# --- the witness ---
 
 
 def _lattice() -> Lattice:
@@ -245,7 +243,7 @@ def test_full_trace_counts_what_it_drops(tmp_path: Path) -> None:
         assert tuple(saved["joints"]) == JOINTS
 
 
-# --- the process -------------------------------------------------------------------------------------------------
+# --- the process ---
 
 
 def _request(t_us: int, out: np.ndarray, *, boundary: bool, enabled: bool = True) -> bytes:

@@ -47,7 +47,8 @@ def build_model(
         kind: one of `KINDS`.
         input_dim, output_dim: channels of x and y.
         hidden_dim, state_dim, num_layers: width, state size per channel, depth.
-        reference_tau: time constant in samples of the output reference model; None = no such stage.
+        reference_tau: time constant in samples of the output reference model (the network then commands
+            velocities per sample, which the graph integrates to positions); None = no such stage.
         anchor: with `reference_tau`, one input index per output: the measured quantity that it starts from.
         architecture: further sizes of the kind; for mamba2: expand, conv_dim, head_dim, chunk.
 

@@ -91,7 +91,7 @@ class Mamba2Mixer(nn.Module):
         """u [B, hidden], conv [B, channels, K-1], ssm [B, H, P, N] → (out [B, hidden], conv, ssm)."""
         z, xBC, dt = self._split(self.in_proj(u))  # [B, inner] [B, channels] [B, H]
         window = torch.cat([conv, xBC[..., None]], -1)  # [B, channels, K]
-        xBC = (window * self.conv1d.weight[:, 0]).sum(-1) + self.conv1d.bias  # [B, channels]
+        xBC = (window * self.conv1d.weight[:, 0]).sum(-1) + self._conv_bias  # [B, channels]
         x, B, C = torch.split(F.silu(xBC), [self.inner, self.N, self.N], -1)  # [B, inner] [B, N] [B, N]
         dt = F.softplus(dt + self.dt_bias)  # [B, H]
         decay = torch.exp(dt * -self.A_log.exp())  # [B, H]
@@ -112,8 +112,7 @@ class Mamba2Mixer(nn.Module):
         convolution's next outputs (a transposed FIR filter; without history each is the bias), and ``ssm``
         [B, H, N, P] is transposed, which makes the long axis of every product the last one.
         """
-        assert self.conv1d.bias is not None
-        partial_sums = np.repeat(as_array(self.conv1d.bias)[None, None], self.K - 1, axis=1)
+        partial_sums = np.repeat(as_array(self._conv_bias)[None, None], self.K - 1, axis=1)
         conv = g.state(f"conv{index}", partial_sums)
         ssm = g.state(f"ssm{index}", np.zeros((1, self.H, self.N, self.P), np.float32))
         z, xBC, dt = g.ops(
@@ -131,8 +130,7 @@ class Mamba2Mixer(nn.Module):
 
     def _emit_convolution(self, g: Graph, xBC: str, conv: str) -> tuple[str, str]:
         """Transposed FIR: (output of this step [B, 1, channels], partial sums [B, K-1, channels])."""
-        assert self.conv1d.bias is not None
-        bias = as_array(self.conv1d.bias)
+        bias = as_array(self._conv_bias)
         products = g.op("Mul", [xBC, g.const("conv1d.weight", as_array(self.conv1d.weight[:, 0].T.flip(0))[None])])
         if g.batch:  # a constant row cannot be concatenated to a symbolic batch
             last = np.zeros((1, self.K, self.channels), np.float32)
@@ -179,6 +177,11 @@ class Mamba2Mixer(nn.Module):
         state = g.op("Add", [kept, added])
         read = g.op("MatMul", [g.op("Reshape", [C, g.indices(-1, 1, 1, self.N)]), state])  # [B, H, 1, P]
         return g.op("Reshape", [read, g.indices(-1, 1, self.inner)]), state
+
+    @property
+    def _conv_bias(self) -> Tensor:
+        assert self.conv1d.bias is not None
+        return self.conv1d.bias
 
     def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
         return torch.split(projected, [self.inner, self.channels, self.H], -1)

@@ -1,14 +1,15 @@
-"""Output reference model: makes a command twice smooth inside the graph.
+"""Output reference model: the network commands a velocity, the graph integrates it to a smooth position.
 
-A position setpoint under an acceleration limit tolerates only a tiny second difference per tick; a network
-head passes noise and target jumps straight through. Here the network's output is a goal g, followed by a
-critically damped second-order system, as in dynamic movement primitives (Ijspeert et al. 2013, eq. 2.1 with
-β = α/4), discretised as two cascaded exponential moving averages:
+A position setpoint under an acceleration limit tolerates only a tiny second difference per tick; a network head
+passes sensor noise and target jumps straight through. So here the network's output is a velocity goal g per sample,
+followed by a first-order velocity servo and an integrator, the transformation system of a dynamic movement primitive
+(Ijspeert et al. 2013, eq. 2.1) driven in velocity:
 
-    p1 ← p1 + α (g − p1)      p2 ← p2 + α (p1 − p2)      y = p2      α = 1 − exp(−dt/τ)
+    v ← v + α (g − v)      p ← p + v      y = p      α = 1 − exp(−1/τ)
 
-p1 and p2 start at the measured quantity (`anchor`), so the first command is where the robot is.
-The recursion contracts towards g, so float32 rounding does not accumulate over long runs.
+p starts at the measured quantity (`anchor`) and v at rest, so the first command is where the robot is. The network
+sees measurement and target, so the loop through the robot corrects p; nothing is left to drift but what it wants to
+be there.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from kizzasi_export.models.base import State
 
 
 class ReferenceModel(nn.Module):
-    """Two cascaded averages from `goal` to `y`, one pair per output, in raw units.
+    """Velocity goal → smooth position, one of each per output, in raw units.
 
     Args:
-        tau: time constant in samples (> 0) of each average.
-        anchor: index into the model's inputs, one per output: where p1 and p2 start.
+        tau: time constant in samples (> 0) of the velocity servo.
+        anchor: index into the model's inputs, one per output: where p starts.
 
-    State: ``reference1``, ``reference2`` [B, out] and ``started`` [B, 1] (0 before the first step).
+    State: ``reference_v``, ``reference_p`` [B, out] and ``started`` [B, 1] (0 before the first step).
     """
 
     anchor: Tensor
@@ -45,48 +46,41 @@ class ReferenceModel(nn.Module):
         self.register_buffer("anchor", torch.tensor(list(anchor), dtype=torch.int64), persistent=False)
 
     def forward(self, goal: Tensor, x: Tensor) -> Tensor:
-        """goal [B, T, out], x [B, T, in] → y [B, T, out], by convolution with the impulse response.
+        """goal [B, T, out], x [B, T, in] → y [B, T, out].
 
-        h_k = α² (k+1) (1−α)^k, applied to goal − anchor in float64 by FFT (zero-padded: no wrap-around).
+        p is start plus the convolution of g with the step response 1 − (1−α)^(k+1), in float64 by FFT (zero-padded: no
+        wrap-around).
         """
         length = goal.shape[1]
         start = x[:, :1, self.anchor].double()  # [B, 1, out]
         k = torch.arange(length, dtype=torch.float64, device=goal.device)  # [T]
-        impulse = self.alpha**2 * (k + 1) * (1 - self.alpha) ** k  # [T]
-        spectrum = torch.fft.rfft(impulse, 2 * length)[:, None]  # [T+1, 1]
-        moved = torch.fft.rfft(goal.double() - start, 2 * length, dim=1)  # [B, T+1, out]
-        y: Tensor = start + torch.fft.irfft(spectrum * moved, 2 * length, dim=1)[:, :length]  # [B, T, out]
+        response = 1 - (1 - self.alpha) ** (k + 1)  # [T]
+        spectrum = torch.fft.rfft(response, 2 * length)[:, None]  # [T+1, 1]
+        goals = torch.fft.rfft(goal.double(), 2 * length, dim=1)  # [B, T+1, out]
+        y: Tensor = start + torch.fft.irfft(spectrum * goals, 2 * length, dim=1)[:, :length]  # [B, T, out]
         return y.to(goal.dtype)
 
     def initial_state(self, batch: int) -> State:
         zeros = torch.zeros(batch, len(self.anchor), device=self.anchor.device)
-        return {"reference1": zeros, "reference2": zeros.clone(), "started": zeros.new_zeros(batch, 1)}
+        return {"reference_v": zeros, "reference_p": zeros.clone(), "started": zeros.new_zeros(batch, 1)}
 
     def step(self, goal: Tensor, x: Tensor, state: State) -> tuple[Tensor, State]:
         """goal [B, out], x [B, in] → (y [B, out], next state)."""
-        started = state["started"] > 0  # [B, 1]
-        start = x[:, self.anchor]  # [B, out]
-        p1 = torch.where(started, state["reference1"], start)  # [B, out]
-        p2 = torch.where(started, state["reference2"], start)  # [B, out]
-        p1 = p1 + self.alpha * (goal - p1)  # [B, out]
-        p2 = p2 + self.alpha * (p1 - p2)  # [B, out]
-        return p2, {"reference1": p1, "reference2": p2, "started": torch.ones_like(state["started"])}
+        v = state["reference_v"] + self.alpha * (goal - state["reference_v"])  # [B, out]
+        p = torch.where(state["started"] > 0, state["reference_p"], x[:, self.anchor]) + v  # [B, out]
+        return p, {"reference_v": v, "reference_p": p, "started": torch.ones_like(state["started"])}
 
     def emit(self, g: Graph, goal: str, x: str) -> str:
         """Values goal [B, out] and x [B, in] → the name of y [B, out]."""
         g.scope("reference")
-        out = len(self.anchor)
-        zero = np.zeros((1, out), np.float32)
-        p1, p2 = g.state("reference1", zero), g.state("reference2", zero)
+        zero = np.zeros((1, len(self.anchor)), np.float32)
+        v, p = g.state("reference_v", zero), g.state("reference_p", zero)
         started = g.state("started", np.zeros((1, 1), np.float32))
         alpha = g.const("alpha", np.array([[self.alpha]], np.float32))
         start = g.op("Gather", [x, g.const("anchor", self.anchor.cpu().numpy())], axis=1)  # [B, out]
-        running = g.op("Cast", [started], to=9)  # 9 = bool
-        p1 = g.op("Where", [running, p1, start])
-        p2 = g.op("Where", [running, p2, start])
-        p1 = g.op("Add", [p1, g.op("Mul", [alpha, g.op("Sub", [goal, p1])])])
-        p2 = g.op("Add", [p2, g.op("Mul", [alpha, g.op("Sub", [p1, p2])])])
-        g.set_state("reference1", p1)
-        g.set_state("reference2", p2)
+        v = g.op("Add", [v, g.op("Mul", [alpha, g.op("Sub", [goal, v])])])
+        p = g.op("Add", [g.op("Where", [g.op("Cast", [started], to=9), p, start]), v])  # 9 = bool
+        g.set_state("reference_v", v)
+        g.set_state("reference_p", p)
         g.set_state("started", g.op("Max", [started, g.const("one", np.ones((1, 1), np.float32))]))
-        return g.op("Identity", [p2])
+        return g.op("Identity", [p])

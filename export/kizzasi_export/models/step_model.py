@@ -6,7 +6,7 @@ Training, verification and the exported graph all use this module, so they canno
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,13 +37,16 @@ class StepModel(nn.Module):
         if not isinstance(network, Network):
             raise TypeError(f"{type(network).__name__} lacks forward, initial_state, step or emit")
         self.network: nn.Module = network
-        self._network: tuple[Network] = (network,)  # the same module seen through its protocol, not registered twice
         self.config = dict(config)
         self.input_dim, self.output_dim = int(config["input_dim"]), int(config["output_dim"])
         self.reference = reference
         for side, dim in (("input", self.input_dim), ("output", self.output_dim)):
             self.register_buffer(f"{side}_mean", torch.zeros(dim))
             self.register_buffer(f"{side}_std", torch.ones(dim))
+
+    @property
+    def _net(self) -> Network:
+        return cast(Network, self.network)
 
     def set_normalizer(self, normalizer: Normalizer) -> None:
         """Adopt means and standard deviations.
@@ -65,16 +68,16 @@ class StepModel(nn.Module):
 
     def goal(self, x: Tensor) -> Tensor:
         """What the network asks for before the reference model: x [B, T, input_dim] → [B, T, output_dim]."""
-        return self._network[0].forward((x - self.input_mean) / self.input_std) * self.output_std + self.output_mean
+        return self._net.forward((x - self.input_mean) / self.input_std) * self.output_std + self.output_mean
 
     def initial_state(self, batch: int) -> State:
         """The state before the first step, of every part."""
-        state = self._network[0].initial_state(batch)
+        state = self._net.initial_state(batch)
         return state if self.reference is None else state | self.reference.initial_state(batch)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B, input_dim] → (y [B, output_dim], next state)."""
-        out, nxt = self._network[0].step((x - self.input_mean) / self.input_std, state)
+        out, nxt = self._net.step((x - self.input_mean) / self.input_std, state)
         y = out * self.output_std + self.output_mean  # [B, out]
         if self.reference is None:
             return y, nxt
@@ -85,7 +88,7 @@ class StepModel(nn.Module):
         """The whole step graph: input ``x``, the states, output ``y``."""
         x = graph.input("x", (self.input_dim,))
         graph.scope("normalizer")
-        y = self._network[0].emit(graph, self._emit_normalised(graph, x))  # [B, out]
+        y = self._net.emit(graph, self._emit_normalised(graph, x))  # [B, out]
         graph.scope("denormalizer")
         std, mean = as_array(self.output_std), as_array(self.output_mean)
         if np.any(std != 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -43,7 +44,9 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
                 )
     torch.manual_seed(config.training.seed)
     model = config.model.build(dataset.input_dim, dataset.output_dim)
-    model.set_normalizer(Normalizer.fit(dataset.x, dataset.y))
+    # With a reference model the network commands the velocity of y, so that is what its outputs are scaled by.
+    commanded = dataset.y if model.reference is None else np.diff(dataset.y, axis=1)
+    model.set_normalizer(Normalizer.fit(dataset.x, commanded))
     folder = config.base / config.output.folder
     result = fit(model, dataset, config.training, folder=folder, resume=resume, progress=progress)
     return TaskResult(

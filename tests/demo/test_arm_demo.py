@@ -1,0 +1,201 @@
+"""The arm demo end to end: real plant, real firmware process, real gateway process, and what a bad day does to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kizzasi_bridge.protocol import NodeState
+from kizzasi_edge.control import request
+from kizzasi_edge.demo.arm import Stage, stage
+from kizzasi_edge.demo.physics import ASSETS, QUANTUM
+from kizzasi_edge.demo.sabotage import ADVERSARIES
+from kizzasi_edge.demo.witness import raw_limits
+from kizzasi_edge.errors import ConnectorError
+
+TTL_S = 0.1
+
+
+def run_cli(tmp_path: Path, *arguments: str) -> dict[str, object]:
+    """The demo as a user runs it."""
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "kizzasi_edge.cli", "demo", "arm", "--headless"]
+    command += ["--out", str(tmp_path / "run"), "--json", str(out), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, object] = json.loads(out.read_text())
+    return result
+
+
+def assert_no_violation(result: dict[str, object]) -> None:
+    assert result["violations"] == {"position": 0, "velocity": 0, "acceleration": 0}
+    assert result["sent_violations"] == {"range": 0, "step": 0}
+
+
+def test_demo_tracks_and_reports(tmp_path: Path) -> None:
+    result = run_cli(tmp_path, "--seconds", "6")
+    assert_no_violation(result)
+    assert result["ticks"] > 1000
+    assert result["rmse_policy"] <= 1.5 * result["rmse_expert"]
+    assert {"p50", "p99", "max"} == set(result["step_us"]) == set(result["tick_us"])
+    assert result["link"]["bad_crc"] == 0
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert report.count("data:image/png;base64,") == 4
+    assert "no limit was violated" in report
+
+
+@pytest.mark.parametrize("adversary", ADVERSARIES)
+def test_guard_holds_against(adversary: str, tmp_path: Path) -> None:
+    result = run_cli(tmp_path, "--seconds", "5", "--adversary", adversary, "--seed", "3")
+    assert_no_violation(result)
+    # The sabotage did happen, and the run went on to its end.
+    assert sum(result["interventions"].values()) > 50
+    assert result["ticks"] > 1000
+
+
+@pytest.fixture
+def armed(tmp_path: Path) -> Stage:
+    with stage(tmp_path, seconds=30, rate_hz=500, adversary=None, seed=5, model=ASSETS / "arm.onnx") as one:
+        request(one.socket, "arm")
+        until(one, lambda status: status["armed_ticks"] > 300)
+        yield one
+
+
+def until(one: Stage, true: object, timeout_s: float = 10.0) -> dict[str, object]:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        status = one.status()
+        if true(status):
+            return status
+        time.sleep(0.02)
+    raise AssertionError(f"not reached within {timeout_s} s: {status}")
+
+
+def plant_trace(one: Stage) -> dict[str, np.ndarray]:
+    """End the board; the plant writes what it saw."""
+    one.board.terminate()
+    one.plant.wait(10)
+    with np.load(one.out / "plant.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def assert_stopped_inside_limits(trace: dict[str, np.ndarray], one: Stage) -> None:
+    lower, upper, speed = raw_limits(one.out / "arm.urdf", tuple(trace["joints"]))
+    assert (trace["q"] >= lower).all()
+    assert (trace["q"] <= upper).all()
+    assert (np.abs(trace["qvel"]) <= speed).all()
+    summary = json.loads((one.out / "plant.json").read_text())
+    assert set(summary["violations"].values()) == {0}
+
+
+def test_killed_gateway_leaves_a_robot_that_stops_by_itself(armed: Stage) -> None:
+    os.kill(armed.gateway.pid, signal.SIGKILL)
+    armed.gateway.wait()
+    time.sleep(1.5)
+
+    # A new gateway finds the fault latched, and cannot arm over it.
+    armed.socket.unlink()
+    armed.start_gateway()
+    status = armed.status()
+    assert (status["state"], status["device"]["fault"]) == ("FAILSAFE", "TTL")
+    with pytest.raises(ConnectorError, match="WRONG_STATE"):
+        request(armed.socket, "arm")
+    assert request(armed.socket, "clear")
+    until(armed, lambda status: status["state"] == "READY")
+    time.sleep(0.3)
+    assert armed.status()["armed_ticks"] == 0
+    request(armed.socket, "arm")
+    until(armed, lambda status: status["armed_ticks"] > 20)
+    armed.stop_gateway()
+
+    trace = plant_trace(armed)
+    assert_stopped_inside_limits(trace, armed)
+    state = trace["state"]
+    failsafe = int(np.flatnonzero(state == NodeState.FAILSAFE)[0])
+    assert state[failsafe - 1] == NodeState.ARMED
+    # At 12 rad/s² any speed within the limits is gone within 0.3 s, and then nothing moves.
+    rest = (trace["t_us"][failsafe:] - trace["t_us"][failsafe]) > 300_000
+    still = trace["applied"][failsafe:][rest & (state[failsafe:] == NodeState.FAILSAFE)]
+    assert len(still) > 100
+    assert (still == still[0]).all()
+
+
+def test_failsafe_comes_within_the_ttl(armed: Stage) -> None:
+    os.kill(armed.gateway.pid, signal.SIGSTOP)
+    time.sleep(0.6)
+    os.kill(armed.gateway.pid, signal.SIGCONT)
+    # The commands that the stopped gateway computes on waking belong to a session that is over.
+    status = until(armed, lambda status: status["state"] == "FAILSAFE")
+    assert status["device"]["fault"] == "TTL"
+    trace = plant_trace(armed)
+    assert_stopped_inside_limits(trace, armed)
+    applied, state, t_us = trace["applied"], trace["state"], trace["t_us"]
+    failsafe = int(np.flatnonzero(state == NodeState.FAILSAFE)[0])
+    second = np.diff(applied[:failsafe], n=2, axis=0)
+    # While the stream is alive the arm moves, and its setpoint's step changes; the last change before the trip is
+    # the brake that the missed commands started.
+    assert np.any(second)
+    armed_rows = np.flatnonzero(state[:failsafe] == NodeState.ARMED)
+    moving = armed_rows[np.any(np.diff(applied[armed_rows], axis=0, prepend=applied[armed_rows[:1]]) != 0, axis=1)]
+    silent_us = int(t_us[failsafe]) - int(t_us[moving[-1]])
+    assert silent_us <= TTL_S * 1e6 + 2_000 + 1_000
+
+
+def test_unplugged_and_replugged_is_counted_and_not_armed(armed: Stage) -> None:
+    armed.board.unplug()
+    status = until(armed, lambda status: status["state"] == "DISCONNECTED")
+    time.sleep(0.3)
+    armed.board.replug()
+    status = until(armed, lambda status: status["state"] == "FAILSAFE")
+    counters = status["device"]["counters"]
+    assert counters["disconnects"] == 1
+    assert counters["reconnects"] == 1
+    before = status["armed_ticks"]
+    request(armed.socket, "clear")
+    until(armed, lambda status: status["state"] == "READY")
+    time.sleep(0.3)
+    assert armed.status()["armed_ticks"] == before
+    assert armed.status()["state"] == "READY"
+    request(armed.socket, "arm")
+    until(armed, lambda status: status["armed_ticks"] > before + 20)
+    armed.stop_gateway()
+    assert_stopped_inside_limits(plant_trace(armed), armed)
+
+
+def test_operator_stops(armed: Stage) -> None:
+    request(armed.socket, "estop")
+    until(armed, lambda status: status["state"] == "ESTOP")
+    with pytest.raises(ConnectorError):
+        request(armed.socket, "arm")
+    time.sleep(0.3)
+    request(armed.socket, "clear")
+    until(armed, lambda status: status["state"] == "READY")
+    request(armed.socket, "arm")
+    until(armed, lambda status: status["state"] == "ARMED")
+    request(armed.socket, "disarm")
+    until(armed, lambda status: status["state"] == "READY")
+    armed.stop_gateway()
+    assert_stopped_inside_limits(plant_trace(armed), armed)
+
+
+def test_record_agrees_with_the_plant(armed: Stage) -> None:
+    """What the gateway recorded as sent is what the plant's actuators were given."""
+    until(armed, lambda status: status["armed_ticks"] > 600)
+    armed.stop_gateway()
+    trace = plant_trace(armed)
+    with np.load(armed.out / "gateway.npz") as file:
+        sent, t_us = file["sent"][file["armed"]], file["t_us"][file["armed"]]
+    applied = {int(t): row for t, row in zip(trace["t_us"], trace["applied"], strict=True)}
+    followed = sum(
+        np.array_equal(np.rint(row / QUANTUM).astype(np.int32), applied.get(int(t) + 2000)) for t, row in zip(t_us, sent, strict=True)
+    )
+    # All but those that came too late for their period (the machine was busy), which the node counted as missed.
+    assert followed > 0.8 * len(sent)

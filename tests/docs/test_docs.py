@@ -1,0 +1,136 @@
+"""Every command, config and snippet in the documents, run. A documented command that is not in the table below fails."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kizzasi_edge.config import RobotFile, load_config
+from kizzasi_edge.demo.physics import ASSETS
+from kizzasi_edge.errors import ConfigError
+from kizzasi_edge.guardrails.spec import GuardFile
+from kizzasi_edge.toml_file import validate
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BIN = Path(sys.executable).parent
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, text) of every fenced block in that language."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.S | re.M)
+    return [(page.name, text) for page in PAGES for text in fence.findall(page.read_text())]
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for _, text in blocks("sh") for line in text.splitlines()]
+    inline = [code for page in PAGES for code in re.findall(r"`((?:make|kizzasi-\w+) [^`…]+)`", page.read_text())]
+    return sorted({line.removeprefix(".venv/bin/") for line in [*lines, *inline] if line})
+
+
+def sh(*command: str, cwd: Path = ROOT, ok: bool = True) -> str:
+    program = BIN / command[0]
+    done = subprocess.run(
+        [str(program) if program.exists() else command[0], *command[1:]], cwd=cwd, capture_output=True, text=True, timeout=240
+    )
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def target(name: str) -> Callable[[Path], None]:
+    """A make target: that it exists and what it would run; running it is the gate's business, or this very suite's."""
+    return lambda _: [sh("make", "-n", name), None][1]
+
+
+def shown(*command: str) -> Callable[[Path], None]:
+    """A command for hardware that is not here: that it exists, and that its arguments are the documented ones."""
+    return lambda _: [sh(*command, "--help"), None][1]
+
+
+def demo(tmp_path: Path) -> None:
+    text = sh("kizzasi-edge", "demo", "arm", "--seconds", "3", "--adversary", "random", "--headless", "--out", str(tmp_path))
+    assert "0 limit violations" in text
+
+
+def check(tmp_path: Path) -> None:
+    text = sh("kizzasi-edge", "check", str(ROOT / "examples/arm/robot.toml"), ok=False)
+    assert "no such device" in text  # the example's board is not plugged in; everything before that is fine
+    assert "shoulder_pan_joint: [-6.2632, +6.2632] rad" in text
+
+
+def check_guard(tmp_path: Path) -> None:
+    assert "ok" in sh("kizzasi-edge", "check", str(ASSETS / "arm.guard.toml"))
+
+
+def train(tmp_path: Path) -> None:
+    """The documented training is minutes long and is run for the release; here its file is checked."""
+    from kizzasi_export.config import load_train_config
+
+    assert load_train_config(ROOT / "examples/arm/train.toml") is not None
+
+
+TABLE: dict[str, Callable[[Path], None]] = {
+    "make demo": target("demo"),
+    "make test": target("test"),
+    "make lint": target("lint"),
+    "make bench": target("bench"),
+    "make prove": target("prove"),
+    "make docs": target("docs"),
+    "kizzasi-edge demo arm --seconds 10 --adversary random": demo,
+    "kizzasi-export train examples/arm/train.toml": train,
+    "kizzasi-edge check robot.toml": check,
+    "kizzasi-edge check FILE": check_guard,
+    "kizzasi-edge run robot.toml --dry-run": shown("kizzasi-edge", "run"),
+    "kizzasi-edge run robot.toml": shown("kizzasi-edge", "run"),
+    "kizzasi-edge status | arm | disarm | estop | clear": shown("kizzasi-edge", "status"),
+    "kizzasi-bridge monitor PORT": shown("kizzasi-bridge", "monitor"),
+}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_documented_command(command: str, tmp_path: Path) -> None:
+    assert command in TABLE, f"documented, but not tested: {command!r}"
+    TABLE[command](tmp_path)
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("toml"))
+def test_documented_config(page: str, text: str) -> None:
+    data = tomllib.loads(text)
+    validate(data, GuardFile if "guard" in data and "robot" not in data else RobotFile, page, ConfigError)
+
+
+def test_example_robot() -> None:
+    config = load_config(ROOT / "examples/arm/robot.toml")
+    assert config.file.loop.rate_hz == 500
+
+
+def test_readme_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's two snippets, one after the other, as written."""
+    import torch
+
+    torch.manual_seed(0)
+    first, second = (text for page, text in blocks("python") if page == "README.md")
+    joints = [f"j{i}" for i in range(6)]
+    names = {"inputs": [f"{j}/{what}" for what in ("position", "target_position") for j in joints], "outputs": joints}
+    (tmp_path / "arm.guard.toml").write_text(
+        f'schema = 1\n[guard]\nrate_hz = 500\n[joints]\nnames = {joints}\nposition = {[[-1, 1]] * 6}\n'
+        "velocity = 2.0\nacceleration = 8.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(first, names)
+    scope = {"x": np.zeros(12, np.float32)}
+    exec(second, scope)
+    assert scope["command"].shape == (6,)
+
+
+def test_links() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"

@@ -1,0 +1,291 @@
+"""Data checks, configuration errors, fit (learning, resuming, failing), and the command line end to end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kizzasi_edge.bundle import Bundle
+from kizzasi_edge.errors import BundleError, ConfigError, ModelError
+from kizzasi_export import StepModel, build_model, cli
+from kizzasi_export.checkpoint import Checkpoint
+from kizzasi_export.config import TrainingSection, load_train_config
+from kizzasi_export.datasets import SequenceDataset, load_npz
+from kizzasi_export.losses import sequence_loss
+from kizzasi_export.models import Normalizer
+from kizzasi_export.tasks import load_task
+from kizzasi_export.train import fit, split
+
+TRAIN_TOML = """
+[task]
+name = "supervised"
+[model]
+hidden_dim = 16
+state_dim = 4
+num_layers = 1
+[training]
+epochs = 3
+batch_size = 8
+[data]
+path = "data.npz"
+window = 32
+[export]
+sample_rate_hz = 100
+input_names = ["a/position", "b/position"]
+output_names = ["a/position"]
+"""
+
+
+def _memory_data(sequences: int = 24, steps: int = 48) -> SequenceDataset:
+    """y = a running mean of input 0 (time constant 5): impossible without memory."""
+    x = np.random.default_rng(0).standard_normal((sequences, steps, 2)).astype(np.float32)
+    y = np.zeros((sequences, steps, 1), np.float32)
+    for t in range(steps):
+        y[:, t, 0] = 0.8 * (y[:, t - 1, 0] if t else 0) + 0.2 * x[:, t, 0]
+    return SequenceDataset(x, y)
+
+
+def _model(data: SequenceDataset) -> StepModel:
+    torch.manual_seed(0)
+    model = build_model("mamba2", input_dim=2, output_dim=1, hidden_dim=16, state_dim=4, num_layers=1)
+    model.set_normalizer(Normalizer.fit(data.x, data.y))
+    return model
+
+
+def _project(folder: Path, toml: str = TRAIN_TOML) -> Path:
+    data = _memory_data(4, 100)
+    np.savez(folder / "data.npz", x=data.x, y=data.y)
+    (folder / "train.toml").write_text(toml)
+    return folder / "train.toml"
+
+
+def test_fit_learns_a_memory_task(tmp_path: Path) -> None:
+    data = _memory_data()
+    model = _model(data)
+    cfg = TrainingSection(epochs=60, batch_size=8, learning_rate=1e-2, loss="mse", patience=60)
+    result = fit(model, data, cfg, folder=tmp_path, progress=False)
+    assert result.history[0][1] > 0.4  # an untrained model explains nothing (1 = the targets' variance)
+    assert result.best_validation_loss < 0.05
+    assert result.best_validation_loss == min(v for _, v in result.history)
+    _, validation = split(data, cfg.validation_fraction, cfg.seed)
+    with torch.no_grad():  # the best weights are in the model, not the last ones
+        x, y, w = (torch.from_numpy(a) for a in (validation.x, validation.y, validation.weight))
+        assert float(sequence_loss("mse")(model, x, y, w)) == pytest.approx(result.best_validation_loss, rel=1e-3)
+
+
+def test_fit_is_repeatable_and_continues_on_a_grown_dataset(tmp_path: Path) -> None:
+    data = _memory_data(12)
+    cfg = TrainingSection(epochs=2, batch_size=8)
+    first, second = _model(data), _model(data)
+    a = fit(first, data, cfg, folder=tmp_path / "a", progress=False)
+    b = fit(second, data, cfg, folder=tmp_path / "b", progress=False)
+    assert a.history == b.history
+    grown = data + _memory_data(12)
+    assert len(grown) == 24
+    still = cfg.model_copy(update={"learning_rate": 1e-12, "epochs": 1})
+    _, validation = split(grown, cfg.validation_fraction, cfg.seed)
+    with torch.no_grad():
+        x, y, w = (torch.from_numpy(array) for array in (validation.x, validation.y, validation.weight))
+        expected = float(sequence_loss("huber")(first, x, y, w))
+    again = fit(first, grown, still, folder=tmp_path / "a2", progress=False)
+    assert again.history[0][1] == pytest.approx(expected, rel=1e-4)  # starts from the trained weights
+
+
+def test_resume_continues_where_it_stopped(tmp_path: Path) -> None:
+    data = _memory_data(12)
+    cfg = TrainingSection(epochs=4, batch_size=8)
+    whole = fit(_model(data), data, cfg, folder=tmp_path / "whole", progress=False)
+    calls = 0
+
+    def interrupted_loss(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 8:  # 2 training batches and 1 validation batch an epoch: stops in the third epoch
+            raise RuntimeError("power cut")
+        return sequence_loss("huber")(*args)
+
+    folder = tmp_path / "cut"
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(_model(data), data, cfg, folder=folder, loss=interrupted_loss, progress=False)
+    resumed = fit(_model(data), data, cfg, folder=folder, resume=True, progress=False)
+    assert len(resumed.history) == 4
+    assert resumed.history[:2] == whole.history[:2]
+    finished = fit(_model(data), data, cfg, folder=folder, resume=True, progress=False)
+    assert finished.history == resumed.history
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    data = _memory_data(12)
+    cfg = TrainingSection(epochs=60, batch_size=8, learning_rate=1e-12, patience=2)
+    model = _model(data)
+    result = fit(model, data, cfg, folder=tmp_path, progress=False)
+    assert len(result.history) < 60
+
+
+def test_a_diverging_loss_is_an_error_with_advice(tmp_path: Path) -> None:
+    data = _memory_data(12)
+
+    def diverging(model: StepModel, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return model(x).mean() * float("nan")
+
+    with pytest.raises(ModelError, match="learning_rate"):
+        fit(_model(data), data, TrainingSection(), folder=tmp_path, loss=diverging, progress=False)
+
+
+def test_weights_take_steps_out_of_the_loss() -> None:
+    data = _memory_data(2, 10)
+    model = _model(data)
+    x, y, w = torch.from_numpy(data.x), torch.from_numpy(data.y).clone(), torch.ones(2, 10)
+    w[:, :4] = 0
+    loss = sequence_loss("huber")
+    before = loss(model, x, y, w)
+    y[:, :4] += 100
+    assert torch.equal(loss(model, x, y, w), before)
+    y[:, 5] += 100
+    assert loss(model, x, y, w) > before
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"x": (1, 3, 0)}, r"x holds 1 non-finite value\(s\).*sequence 1, row 3, column 0: nan"),
+        ({"y": (0, 2, 0)}, "y holds 1 non-finite.*sequence 0, row 2, column 0"),
+    ],
+)
+def test_nan_is_named(change: dict[str, tuple[int, ...]], match: str) -> None:
+    arrays = {"x": np.zeros((2, 5, 3)), "y": np.zeros((2, 5, 1))}
+    for name, where in change.items():
+        arrays[name][where] = np.nan
+    with pytest.raises(ConfigError, match=match):
+        SequenceDataset(**arrays)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "match"),
+    [
+        ({"x": np.zeros((2, 5)), "y": np.zeros((2, 5, 1))}, r"x is \[2, 5\], expected \[N, T, channels\]"),
+        ({"x": np.zeros((2, 5, 3)), "y": np.zeros((2, 4, 1))}, r"y is \[2, 4, 1\]"),
+        ({"x": np.zeros((0, 5, 3)), "y": np.zeros((0, 5, 1))}, "no empty axis"),
+        ({"x": np.array([[["a"]]]), "y": np.zeros((1, 1, 1))}, "expected numbers"),
+        ({"x": np.full((1, 2, 1), 1e300), "y": np.zeros((1, 2, 1))}, "non-finite value.*1e"),
+        ({"x": np.zeros((1, 2, 1)), "y": np.zeros((1, 2, 1)), "weight": np.zeros((1, 2))}, "weight must be"),
+    ],
+)
+def test_bad_shapes_are_named(arrays: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        SequenceDataset(**arrays)
+
+
+def test_npz_files(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    with pytest.raises(ConfigError, match="no such data file"):
+        load_npz(path)
+    path.write_bytes(b"not a zip")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_npz(path)
+    np.savez(path, x=np.zeros((7, 2)))
+    with pytest.raises(ConfigError, match="no array 'y'"):
+        load_npz(path)
+    np.savez(path, x=np.arange(14.0).reshape(7, 2), y=np.zeros((7, 1)))
+    data = load_npz(path, window=3)
+    assert data.x.shape == (2, 3, 2)
+    assert data.x[1, 0, 0] == 6
+    with pytest.raises(ConfigError, match="at least window = 8"):
+        load_npz(path, window=8)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("epochs = 3", "epoch = 3", r"\[training\] epoch: unknown key"),
+        ("epochs = 3", "epochs = 0", r"\[training\] epochs: found 0"),
+        ("epochs = 3", 'epochs = "3"', r"\[training\] epochs: found '3'"),
+        ('"supervised"', '"juggling"', r"\[task\] name: found 'juggling', expected one of arm, supervised"),
+        ("hidden_dim = 16", 'kind = "lstm"', "lstm"),
+        ("window = 32", "windows = 32", "windows: unknown key"),
+        ("window = 32", "window = 4000", "at least window = 4000"),
+        ('output_names = ["a/position"]', 'output_names = ["a", "b"]', r"output_names: found 2, expected 1"),
+        ('path = "data.npz"', 'path = "other.npz"', "other.npz: no such data file"),
+        ("[task]", "[task", "not valid TOML"),
+    ],
+)
+def test_configuration_errors_name_section_and_key(old: str, new: str, match: str, tmp_path: Path) -> None:
+    path = _project(tmp_path, TRAIN_TOML.replace(old, new))
+
+    def train() -> None:
+        config = load_train_config(path)
+        load_task(config)(config.data, config, resume=False, progress=False)
+
+    with pytest.raises(ConfigError, match=match) as caught:
+        train()
+    assert len(str(caught.value).splitlines()) <= 3
+    assert not (tmp_path / "runs").exists()
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["kizzasi-export", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+def test_train_export_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _project(tmp_path)
+    assert _main(monkeypatch, "train", str(config), "--no-progress") == 0
+    bundle = Bundle.open(tmp_path / "model.onnx")
+    assert bundle.manifest.input_names == ("a/position", "b/position")
+    assert bundle.manifest.training["seed"] == 0
+    assert bundle.manifest.training["config_sha256"] == load_train_config(config).digest
+    checkpoint = tmp_path / "runs" / "model.safetensors"
+    assert (tmp_path / "runs" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+    portable, report = tmp_path / "p.onnx", tmp_path / "report.json"
+    assert _main(monkeypatch, "export", str(checkpoint), str(portable), "--portable", "--batch") == 0
+    assert Bundle.open(portable).manifest.batch == "B"
+    arguments = ("verify", str(portable), "--checkpoint", str(checkpoint), "--json", str(report))
+    assert _main(monkeypatch, *arguments) == 0
+    found = json.loads(report.read_text())
+    assert found["passed"] is True
+    assert found["steps"] >= 1000
+    assert (found["variant"], found["bound"], found["mode"]) == ("portable", 1e-5, "parity")
+
+    trained = Checkpoint.load(checkpoint)
+    with torch.no_grad():
+        trained.model.network.output_projection.bias += 0.1
+    trained.save(tmp_path / "other.safetensors")
+    arguments = ("verify", str(portable), "--checkpoint", str(tmp_path / "other.safetensors"))
+    assert _main(monkeypatch, *arguments) == 1
+
+
+def test_command_line_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(monkeypatch, "train", str(tmp_path / "none.toml")) == 2
+    assert "none.toml: no such file" in capsys.readouterr().err.replace("\n", "")
+    (tmp_path / "x.onnx").write_bytes(b"nothing")
+    assert _main(monkeypatch, "verify", str(tmp_path / "x.onnx")) == 2
+    assert _main(monkeypatch, "export", str(tmp_path / "x.onnx"), str(tmp_path / "y.onnx")) == 2
+    assert not (tmp_path / "y.onnx").exists()
+
+
+def test_checkpoints_rebuild_the_model(smooth: StepModel, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from kizzasi_export.checkpoint import ExportSpec
+
+    spec = ExportSpec(500.0, list("abcd"), list("ef"))
+    Checkpoint(smooth, spec, {"seed": 1}).save(tmp_path / "m.safetensors")
+    loaded = Checkpoint.load(tmp_path / "m.safetensors")
+    x = torch.randn(2, 30, 4)
+    assert torch.equal(loaded.model.eval()(x), smooth(x))
+    assert loaded.spec == spec
+    assert loaded.training == {"seed": 1}
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(BundleError, match="expected a checkpoint of kizzasi-export"):
+        Checkpoint.load(tmp_path / "foreign.safetensors")
