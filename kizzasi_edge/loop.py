@@ -60,14 +60,8 @@ class Loop:
         pace: Pace,
         recorder: Recorder,
     ) -> None:
-        self.policy, self.guard, self.align, self.actuator, self.pace, self.recorder = (
-            policy,
-            guard,
-            align,
-            actuator,
-            pace,
-            recorder,
-        )
+        self.policy, self.guard, self.align = policy, guard, align
+        self.actuator, self.pace, self.recorder = actuator, pace, recorder
         self.stats = LoopStats()
         self._order = command_order(policy, guard)
         self._measured = _positions(align.names, guard.joints)
@@ -79,10 +73,10 @@ class Loop:
     def tick(self) -> None:
         """One command period, from the wait for its start to its record."""
         stats, actuator = self.stats, self.actuator
-        if not self.pace.wait():
-            stats.silent += 1
+        heard = self.pace.wait()
         start_ns = time.monotonic_ns()
         observation = self.align.read(start_ns, stats.ticks)
+        stats.silent += not heard
         session = 0 if actuator is None else actuator.session
         stats.ticks += 1
         if session != self._session:
@@ -90,8 +84,8 @@ class Loop:
             if session:
                 stats.sessions += 1
                 self.policy.reset()  # a policy starts at rest from its initial state, as in training
-        if observation is None:
-            stats.stale_ticks += 1
+        stats.stale_ticks += observation is None
+        if observation is None or not heard:  # nothing new to answer
             if actuator is not None:
                 actuator.idle()  # no command: the node coasts, brakes and trips its TTL by itself
             return

@@ -196,9 +196,9 @@ class Robot:
                     raise ConnectorError(
                         f"{name}: this run drives no actuator ({'dry run' if dry_run else 'no [[output]]'})"
                     )
-                getattr(self.actuator, name)()
                 if name == "clear":
-                    self.guard.clear()
+                    self.guard.clear()  # also when the node is not latched and refuses: ours may be
+                getattr(self.actuator, name)()
                 return self.status()
 
             return handler

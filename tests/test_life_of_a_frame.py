@@ -40,6 +40,7 @@ def test_one_frame_from_sensor_to_actuator() -> None:
 
     decoder = Decoder()
     previous: np.ndarray | None = None
+    promised = np.zeros(6, np.int32)
     for k in range(400):
         # 1. The node begins a period: applies its setpoint, samples its sensors, and says both.
         frames = [frame for frame in node.tick(2) if frame.type == MsgType.STATE]

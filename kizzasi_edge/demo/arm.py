@@ -98,8 +98,8 @@ class Stage:
     def start_gateway(self) -> None:
         """Start the gateway and wait until it answers and the firmware is READY (or latched, after a fault)."""
         arguments = [sys.executable, "-m", "kizzasi_edge.demo.gateway", str(self.out / "robot.toml")]
-        log = (self.out / "gateway.log").open("wb")
-        self.gateway = subprocess.Popen(arguments + ([self._adversary] if self._adversary else []), stderr=log)
+        with (self.out / "gateway.log").open("wb") as log:
+            self.gateway = subprocess.Popen(arguments + ([self._adversary] if self._adversary else []), stderr=log)
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if self.gateway.poll() is not None:
@@ -119,6 +119,11 @@ class Stage:
             if self.gateway.poll() is not None:
                 raise
             return {"state": "STARTING"}
+
+    def kill_gateway(self) -> None:
+        """End it, in whatever state it is; harmless if it never started."""
+        if hasattr(self, "gateway"):
+            _end(self.gateway)
 
     def stop_gateway(self) -> None:
         """Disarm, let it save its record, and wait for it."""
@@ -162,8 +167,8 @@ def stage(
             model=model, rate_hz=rate_hz, port=one.board.port, socket=one.socket, seconds=seconds + 60
         )
         (out / "robot.toml").write_text(text)
+        stack.callback(one.kill_gateway)
         one.start_gateway()
-        stack.callback(lambda: _end(one.gateway))
         yield one
 
 

@@ -51,10 +51,10 @@ class Expert:
     """
 
     speed: float = 1.3
-    acceleration: float = 4.5
-    gain: float = 5.0
-    braking: float = 3.0
-    tracking: float = 20.0
+    acceleration: float = 8.0
+    gain: float = 3.0
+    braking: float = 2.5
+    tracking: float = 10.0
 
     def reference_velocity(self, error: F64) -> F64:
         """Speed [rad/s] to have at a distance `error` [rad] from the target; any shape, float64."""

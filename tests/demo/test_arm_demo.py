@@ -195,7 +195,8 @@ def test_record_agrees_with_the_plant(armed: Stage) -> None:
         sent, t_us = file["sent"][file["armed"]], file["t_us"][file["armed"]]
     applied = {int(t): row for t, row in zip(trace["t_us"], trace["applied"], strict=True)}
     followed = sum(
-        np.array_equal(np.rint(row / QUANTUM).astype(np.int32), applied.get(int(t) + 2000)) for t, row in zip(t_us, sent, strict=True)
+        np.array_equal(np.rint(row / QUANTUM).astype(np.int32), applied.get(int(t) + 2000))
+        for t, row in zip(t_us, sent, strict=True)
     )
     # All but those that came too late for their period (the machine was busy), which the node counted as missed.
     assert followed > 0.8 * len(sent)

@@ -29,10 +29,10 @@ def test_the_task_lies_inside_the_limits() -> None:
     assert (Expert().speed < 0.6 * speed).all()
 
 
-@given(seed=st.integers(0, 2**32 - 1), gain=st.floats(3.0, 8.0))
+@given(seed=st.integers(0, 2**32 - 1), gain=st.floats(2.0, 6.0))
 @settings(max_examples=5, deadline=None)
 def test_any_state_is_brought_to_the_target_within_limits(seed: int, gain: float) -> None:
-    law = Expert(gain=gain, tracking=4.0 * gain)
+    law = Expert(gain=gain, tracking=gain / 0.3)
     rng = np.random.default_rng(seed)
     q, v = rng.uniform(-3.0, 3.0, 200), rng.uniform(-law.speed, law.speed, 200)
     target = q + rng.uniform(-6.0, 6.0, 200)
@@ -53,7 +53,7 @@ def test_arrives_from_rest_without_overshoot_nearly_time_optimal() -> None:
     arrival = np.argmax(path > 0.99) * DT
     # Bang-cruise-bang at the same speed and acceleration.
     bound = 1.0 / law.speed + law.speed / law.acceleration
-    assert bound * 0.9 < arrival < bound * 1.35
+    assert bound * 0.9 < arrival < bound * 1.45
 
 
 def test_velocity_law_is_continuous_and_odd() -> None:

@@ -1,4 +1,4 @@
-"""Every command, config and snippet in the documents, run. A documented command that is not in the table below fails."""
+"""Every command, config and snippet in the documents, run; a documented command missing from the table fails."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ def commands() -> list[str]:
 def sh(*command: str, cwd: Path = ROOT, ok: bool = True) -> str:
     program = BIN / command[0]
     done = subprocess.run(
-        [str(program) if program.exists() else command[0], *command[1:]], cwd=cwd, capture_output=True, text=True, timeout=240
+        [str(program) if program.exists() else command[0], *command[1:]],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -55,7 +59,9 @@ def shown(*command: str) -> Callable[[Path], None]:
 
 
 def demo(tmp_path: Path) -> None:
-    text = sh("kizzasi-edge", "demo", "arm", "--seconds", "3", "--adversary", "random", "--headless", "--out", str(tmp_path))
+    text = sh(
+        "kizzasi-edge", "demo", "arm", "--seconds", "3", "--adversary", "random", "--headless", "--out", str(tmp_path)
+    )
     assert "0 limit violations" in text
 
 
@@ -120,7 +126,7 @@ def test_readme_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     joints = [f"j{i}" for i in range(6)]
     names = {"inputs": [f"{j}/{what}" for what in ("position", "target_position") for j in joints], "outputs": joints}
     (tmp_path / "arm.guard.toml").write_text(
-        f'schema = 1\n[guard]\nrate_hz = 500\n[joints]\nnames = {joints}\nposition = {[[-1, 1]] * 6}\n'
+        f"schema = 1\n[guard]\nrate_hz = 500\n[joints]\nnames = {joints}\nposition = {[[-1, 1]] * 6}\n"
         "velocity = 2.0\nacceleration = 8.0\n"
     )
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kizzasi_edge.errors import GuardrailError, InputError
 from kizzasi_edge.guardrails import Guardrails, Status
-from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits, default_quantum, to_lattice
+from kizzasi_edge.guardrails.lattice import RAW_MAX, JointLimits, LatticeLimits, default_quantum, to_lattice
 
 RATE = 500.0
 
@@ -202,7 +202,7 @@ def test_nan_coasts_one_period_then_brakes_then_rests() -> None:
         _, verdict = guard.step([-np.inf])
     _, verdict = guard.step([np.nan])
     assert verdict.status is Status.HOLD  # at rest
-    sent, verdict = guard.step(np.array([guard.motion[0][0] * guard.quanta[0]], np.float32))
+    _, verdict = guard.step(np.array([guard.motion[0][0] * guard.quanta[0]], np.float32))
     assert verdict.status is Status.PASS
 
 
@@ -299,8 +299,7 @@ def test_misses_anywhere_keep_the_promise(budget: int, script: list[tuple[float,
     guard.reset([0.0])
     sent, out = [], np.empty(1, np.float32)
     for want, misses in script:
-        for _ in range(8):
-            sent.append(guard.step([want])[0])
+        sent += [guard.step([want])[0] for _ in range(8)]
         for _ in range(misses):
             guard.miss(out)
             sent.append(out.copy())
@@ -496,9 +495,8 @@ def test_lattice_rounds_inwards(lower: float, width: float, v: float, a: float, 
     quantum = Fraction(cell.quantum)
     assert Fraction(limits.lower) <= cell.lo * quantum < Fraction(limits.lower) + quantum
     assert Fraction(limits.upper) - quantum < cell.hi * quantum <= Fraction(limits.upper)
-    assert Fraction(v) - quantum * Fraction(rate) < cell.w * quantum * Fraction(rate) <= Fraction(v)
-    assert cell.h * quantum * Fraction(rate) ** 2 <= Fraction(a)
-    assert cell.h == min(math.floor(Fraction(a) / Fraction(rate) ** 2 / quantum), 2 * cell.w)
+    assert cell.w == min(math.floor(Fraction(v) / Fraction(rate) / quantum), RAW_MAX)
+    assert cell.h == min(math.floor(Fraction(a) / Fraction(rate) ** 2 / quantum), 2 * cell.w, RAW_MAX)
     assert 0 <= cell.acceleration_lost < 1
     for value in (cell.lo, cell.hi, (cell.lo + cell.hi) // 2):
         assert round(float(np.float32(value * cell.quantum)) / cell.quantum) == value
