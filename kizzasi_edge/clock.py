@@ -23,8 +23,9 @@ class Pace(Protocol):
 
     overruns: int
 
-    def wait(self) -> bool:
-        """Block until the next tick begins; ``False`` if it never did (the device is silent)."""
+    def wait(self) -> int:
+        """Block until the next tick begins. Returns how many periods began since the last one: 1 when on time, more
+        when some were skipped, 0 if none did (the device is silent)."""
 
 
 class DeadlineClock:
@@ -36,8 +37,9 @@ class DeadlineClock:
         self._deadline_ns = 0
         self.overruns = 0
 
-    def wait(self) -> bool:
+    def wait(self) -> int:
         now = time.monotonic_ns()
+        skipped = 0
         if not self._deadline_ns:
             self._deadline_ns = now
         self._deadline_ns += self._period_ns
@@ -49,7 +51,7 @@ class DeadlineClock:
             time.sleep(rest * 1e-9)
         while self._spin_ns and time.monotonic_ns() < self._deadline_ns:
             pass
-        return True
+        return skipped + 1
 
 
 class Periodic(Protocol):
@@ -70,12 +72,13 @@ class DevicePace:
         self._started = False
         self.overruns = 0
 
-    def wait(self) -> bool:
+    def wait(self) -> int:
         began = self._device.wait(self._timeout_s)
-        if began and self._started:
-            self.overruns += began - 1
+        if not self._started:
+            began = min(began, 1)  # those before the first tick, or before the silence ended, are no overruns
+        self.overruns += max(began - 1, 0)
         self._started = began > 0
-        return began > 0
+        return began
 
 
 @contextlib.contextmanager

@@ -24,6 +24,10 @@ from kizzasi_edge.guardrails import Guardrails, Status, Verdict
 from kizzasi_edge.recorder import Recorder
 
 
+MAX_STEPS = 10
+"""Most model steps of one tick: after a longer gap the node has braked, and the model must find its way anyway."""
+
+
 class Policy(Protocol):
     """The model as the loop uses it: :class:`~kizzasi_edge.predictor.Predictor` without its guard."""
 
@@ -73,10 +77,10 @@ class Loop:
     def tick(self) -> None:
         """One command period, from the wait for its start to its record."""
         stats, actuator = self.stats, self.actuator
-        heard = self.pace.wait()
+        periods = self.pace.wait()
         start_ns = time.monotonic_ns()
         observation = self.align.read(start_ns, stats.ticks)
-        stats.silent += not heard
+        stats.silent += periods == 0
         session = 0 if actuator is None else actuator.session
         stats.ticks += 1
         if session != self._session:
@@ -85,12 +89,12 @@ class Loop:
                 stats.sessions += 1
                 self.policy.reset()  # a policy starts at rest from its initial state, as in training
         stats.stale_ticks += observation is None
-        if observation is None or not heard:  # nothing new to answer
+        if observation is None or not periods:  # nothing new to answer
             if actuator is not None:
                 actuator.idle()  # no command: the node coasts, brakes and trips its TTL by itself
             return
         self._stand()
-        model_ns = self._propose(observation)
+        model_ns = self._propose(observation, periods)
         verdict = self._guard(observation)
         if actuator is not None:
             if session and verdict.status is Status.ESTOP:
@@ -111,10 +115,12 @@ class Loop:
         if motion is not None:
             self.guard.rebase(*motion)
 
-    def _propose(self, observation: Observation) -> int:
+    def _propose(self, observation: Observation, periods: int) -> int:
+        """Step the model once for each period that began, so that its time stays the robot's; the last one counts."""
         start_ns = time.monotonic_ns()
         try:
-            y = self.policy.propose(observation.values)
+            for _ in range(min(periods, MAX_STEPS)):
+                y = self.policy.propose(observation.values)
         except InputError:
             self.stats.bad_inputs += 1
             self._proposal.fill(np.nan)

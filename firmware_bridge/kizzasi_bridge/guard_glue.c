@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+static int32_t to_raw(int64_t q) { return (int32_t)(q > KZ_RAW_MAX ? KZ_RAW_MAX : q < -KZ_RAW_MAX ? -KZ_RAW_MAX : q); }
+
 static int32_t to_quanta(double si, double quantum) {
   double x = si / quantum; /* exact for the power-of-two quanta that we choose ourselves */
   if (x > KZ_RAW_MAX) return KZ_RAW_MAX;
@@ -39,6 +41,7 @@ static void emit(const kzh_guard *g, float *out) {
 
 static void without_command(kzh_guard *g, int may_coast, uint8_t rule, float *out) {
   int braked = 0;
+  g->followed = 0;
   for (int32_t i = 0; i < g->n; i++) {
     const int32_t v = g->axis[i].v;
     kz_miss(&g->limit[i], &g->axis[i], may_coast);
@@ -48,6 +51,22 @@ static void without_command(kzh_guard *g, int may_coast, uint8_t rule, float *ou
   g->status = g->latched ? KZH_ESTOP : braked ? KZH_BRAKE : KZH_HOLD;
   g->intervention = INFINITY;
   emit(g, out);
+}
+
+/* The nearest admissible value, period after period, runs into a command that is far away at full speed, shoots past it
+ * and circles it: admissible, but useless. Instead close the gap no faster than it can still be braked away, measured
+ * against the command's own motion; half of h is left for that motion to change. A command that the acceleration
+ * limit admits is not touched, nor is what kz_admit promises, whatever comes out of here. */
+static int32_t pursue(const kzh_guard *g, int32_t i, int32_t want) {
+  const kz_limit *l = &g->limit[i];
+  const kz_axis *a = &g->axis[i];
+  const int64_t ask = (int64_t)want - a->q;
+  int64_t moves = g->followed ? (int64_t)want - g->last_want[i] : 0, gap, closing;
+  if (ask - a->v <= l->h && a->v - ask <= l->h) return want;
+  moves = moves > l->w ? l->w : moves < -l->w ? -l->w : moves;
+  gap = ask - moves;
+  closing = kz_reach(to_raw(gap < 0 ? -gap : gap), l->h > 1 ? l->h / 2 : 1, 0);
+  return to_raw(a->q + moves + (gap < 0 ? -closing : closing));
 }
 
 void kzh_guard_step(kzh_guard *g, const float *command, float *out) {
@@ -62,15 +81,19 @@ void kzh_guard_step(kzh_guard *g, const float *command, float *out) {
   }
   g->miss_run = 0;
   for (int32_t i = 0; i < g->n; i++) {
+    const int32_t want = to_quanta(command[i], g->quantum[i]);
     uint8_t rules = 0;
-    int32_t q = kz_admit(&g->limit[i], &g->axis[i], to_quanta(command[i], g->quantum[i]), (uint8_t)g->miss_budget, &rules);
+    int32_t q = kz_admit(&g->limit[i], &g->axis[i], g->approach ? pursue(g, i, want) : want, (uint8_t)g->miss_budget, &rules);
     double d = q * g->quantum[i] - command[i];
+    if (q != want && !rules) rules = KZH_RULE_APPROACH;
     g->rules[i] = rules;
+    g->last_want[i] = want;
     if (rules) {
       touched = 1;
       norm2 += d * d;
     }
   }
+  g->followed = 1;
   g->status = touched ? KZH_CLAMPED : KZH_PASS;
   g->intervention = sqrt(norm2);
   emit(g, out);
@@ -86,4 +109,5 @@ void kzh_guard_estop(kzh_guard *g) { g->latched = 1; }
 void kzh_guard_clear(kzh_guard *g) {
   g->latched = 0;
   g->bad_run = g->miss_run = 0;
+  g->followed = 0;
 }

@@ -8,6 +8,7 @@
 enum { KZH_PASS = 0, KZH_CLAMPED = 1, KZH_BRAKE = 4, KZH_HOLD = 5, KZH_ESTOP = 6 };
 #define KZH_RULE_NON_FINITE 16
 #define KZH_RULE_MISS 32
+#define KZH_RULE_APPROACH 64
 
 typedef struct {
   kz_limit limit[KZ_MAX_CH];
@@ -17,6 +18,9 @@ typedef struct {
   uint32_t miss_budget, nan_ticks; /* periods */
   uint32_t bad_run, miss_run;      /* consecutive non-finite commands; consecutive periods without one */
   uint8_t latched;
+  uint8_t approach; /* how an inadmissible command is pursued: 0 nearest admissible value, 1 without overshooting it */
+  uint8_t followed; /* last_want is that of the period before */
+  int32_t last_want[KZ_MAX_CH];
   /* verdict of the last call */
   int32_t status;
   uint8_t rules[KZ_MAX_CH];

@@ -37,13 +37,15 @@ class CoreGuard:
         "step",
     )
 
-    def __init__(self, limits: Sequence[LatticeLimits], miss_budget: int, nan_ticks: int) -> None:
+    def __init__(
+        self, limits: Sequence[LatticeLimits], miss_budget: int, nan_ticks: int, *, approach: bool = False
+    ) -> None:
         n = len(limits)
         if not 1 <= n <= MAX_CHANNELS:
             raise GuardrailError(f"a guard has 1 to {MAX_CHANNELS} joints, found {n}")
         self._g: Any = ffi.new("kzh_guard *")
         g = self._g
-        g.n, g.miss_budget, g.nan_ticks = n, miss_budget, nan_ticks
+        g.n, g.miss_budget, g.nan_ticks, g.approach = n, miss_budget, nan_ticks, approach
         for i, limit in enumerate(limits):
             g.limit[i] = (limit.lo, limit.hi, limit.w, limit.h)
             g.quantum[i] = limit.quantum

@@ -21,12 +21,14 @@ LATER_KINDS = ("linear", "quadratic", "jerk", "torque", "power", "bones", "tempo
 
 class GuardSection(Section):
     """``[guard]``: ``rate_hz`` command rate; ``miss_budget`` periods that may be coasted; ``nan_ticks`` consecutive
-    non-finite commands that latch."""
+    non-finite commands that latch; ``on_clamp``: what to do about a command that the acceleration limit does not
+    admit: the "nearest" admissible value, period after period, or "approach" it without overshooting it."""
 
     rate_hz: Annotated[Number, Field(gt=0, le=20_000)]
     command: Literal["position", "velocity", "torque"] = "position"
     miss_budget: Annotated[StrictInt, Field(ge=0, le=255)] = 3
     on_infeasible: Literal["brake"] = "brake"
+    on_clamp: Literal["nearest", "approach"] = "nearest"
     nan_ticks: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 50
 
 

@@ -35,7 +35,8 @@ class Guardrails:
         self.limits: tuple[JointLimits, ...] = joint_limits(spec, where)
         try:
             self.lattice: tuple[LatticeLimits, ...] = tuple(to_lattice(limit, self.rate_hz) for limit in self.limits)
-            self._core = CoreGuard(self.lattice, spec.guard.miss_budget, spec.guard.nan_ticks)
+            approach = spec.guard.on_clamp == "approach"
+            self._core = CoreGuard(self.lattice, spec.guard.miss_budget, spec.guard.nan_ticks, approach=approach)
         except GuardrailError as exc:
             raise GuardrailError(f"{where}: {exc}") from None
         self.joints = tuple(limit.name for limit in self.limits)

@@ -85,7 +85,7 @@ class Plant:
 
     def _serve(self) -> None:
         connection, _ = self._server.accept()
-        with connection, suppress(ConnectionResetError):
+        with connection, suppress(ConnectionResetError, BrokenPipeError):
             while not self.closing:
                 head = connection.recv(32, socket.MSG_WAITALL)
                 if len(head) < 32:
@@ -180,6 +180,7 @@ def test_a_stall_does_not_bend_time(tmp_path: Path) -> None:
     with PosixBoard(SCHEMA, plant=plant.path, directory=tmp_path) as board:
         host = Host(board.port)
         host.hello()
+        host.wait(MsgType.STATE)
         os.kill(board.process.pid, signal.SIGSTOP)
         time.sleep(0.05)
         stopped_at = plant.seen[-1][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -244,6 +245,7 @@ def test_shipped_policy_comes_from_the_shipped_config() -> None:
     assert manifest.sample_rate_hz == 500
     assert manifest.training["task"] == "arm"
     assert manifest.training["config_sha256"] == hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()
+    assert manifest.limits_trained_under["expert"] == dataclasses.asdict(Expert())
     assert manifest.parity.relative_error <= 1e-5
     assert manifest.parity.steps >= 1000
 

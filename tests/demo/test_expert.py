@@ -32,7 +32,7 @@ def test_the_task_lies_inside_the_limits() -> None:
 @given(seed=st.integers(0, 2**32 - 1), gain=st.floats(2.0, 6.0))
 @settings(max_examples=5, deadline=None)
 def test_any_state_is_brought_to_the_target_within_limits(seed: int, gain: float) -> None:
-    law = Expert(gain=gain, tracking=gain / 0.3)
+    law = Expert(gain=gain, lag=0.3 / gain)
     rng = np.random.default_rng(seed)
     q, v = rng.uniform(-3.0, 3.0, 200), rng.uniform(-law.speed, law.speed, 200)
     target = q + rng.uniform(-6.0, 6.0, 200)

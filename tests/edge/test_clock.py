@@ -68,7 +68,7 @@ def test_device_pace_counts_the_periods_it_slept_through() -> None:
 def test_device_pace_says_when_the_device_is_silent() -> None:
     device = Device(1, 0, 0, 9, 2)
     pace = DevicePace(device, 100.0)
-    assert [pace.wait() for _ in range(5)] == [True, False, False, True, True]
+    assert [pace.wait() for _ in range(5)] == [1, 0, 0, 1, 2]
     assert pace.overruns == 1  # not the nine after the silence
     assert device.timeouts[0] == pytest.approx(0.05)
 

@@ -52,8 +52,8 @@ static void ideal(plant *p, const kz_output *o) {
   }
 }
 
-int plant_step(plant *p, const kz_output *o, const volatile int *stop) {
-  uint8_t buf[HEADER + 8 * KZ_NODE_CH + 4 * KZ_NODE_SENSORS];
+int plant_actuate(plant *p, const kz_output *o, const volatile int *stop) {
+  uint8_t buf[HEADER + 8 * KZ_NODE_CH];
   const uint8_t n = p->n_channels;
   uint8_t i;
   if (p->fd < 0) {
@@ -71,7 +71,15 @@ int plant_step(plant *p, const kz_output *o, const volatile int *stop) {
     kz_put32(buf + HEADER + 4 * i, (uint32_t)o->out[i]);
     kz_put32(buf + HEADER + 4 * (n + i), (uint32_t)o->axis[i].q);
   }
-  if (send_all(p->fd, buf, HEADER + 8u * n, stop) != 0) return -1;
+  p->due = 1;
+  return send_all(p->fd, buf, HEADER + 8u * n, stop);
+}
+
+int plant_sense(plant *p, const volatile int *stop) {
+  uint8_t buf[ANSWER_HEADER + 4 * KZ_NODE_SENSORS];
+  uint8_t i;
+  if (!p->due) return 0;
+  p->due = 0;
   if (receive_all(p->fd, buf, ANSWER_HEADER + 4u * p->n_sensors, stop) != 0) return -1;
   if (buf[1] != p->n_sensors) {
     errno = EPROTO;
