@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,11 +17,11 @@ import numpy.typing as npt
 from kizzasi_edge.align import Align
 from kizzasi_edge.clock import Pace
 from kizzasi_edge.connectors.base import Actuator
-from kizzasi_edge.errors import ConfigError, InputError, ModelError
+from kizzasi_edge.errors import InputError, ModelError
 from kizzasi_edge.frames import Observation
 from kizzasi_edge.guardrails import Guardrails, Status, Verdict
+from kizzasi_edge.joints import command_order, position_index
 from kizzasi_edge.recorder import Recorder
-
 
 MAX_STEPS = 10
 """Most model steps of one tick: after a longer gap the node has braked, and the model must find its way anyway."""
@@ -67,8 +66,8 @@ class Loop:
         self.policy, self.guard, self.align = policy, guard, align
         self.actuator, self.pace, self.recorder = actuator, pace, recorder
         self.stats = LoopStats()
-        self._order = command_order(policy, guard)
-        self._measured = _positions(align.names, guard.joints)
+        self._order = command_order(policy.output_names, guard.joints, guard.where)
+        self._measured = position_index(align.names, guard.joints)
         self._proposal = np.full(len(guard.joints), np.nan, np.float32)
         self._sent = np.zeros(len(guard.joints), np.float32)
         self._valid = np.ones(len(guard.joints), np.bool_)
@@ -107,7 +106,16 @@ class Loop:
             stats.armed_ticks += 1
             if verdict.status:
                 stats.interventions.update(verdict.rules)
-        self._record(observation, verdict, start_ns, model_ns, bool(session))
+        self.recorder.add(
+            observation,
+            verdict,
+            proposal=self._proposal,
+            sent=self._sent,
+            armed=bool(session),
+            model_ns=model_ns,
+            late_ns=start_ns - observation.stamp_ns,
+            tick_ns=time.monotonic_ns() - observation.stamp_ns,
+        )
 
     def _stand(self) -> None:
         """Let the guard stand on what the device applied; without a device it stands on what it sent."""
@@ -134,33 +142,3 @@ class Loop:
     def _guard(self, observation: Observation) -> Verdict:
         position = None if self._measured is None else observation.values[self._measured]
         return self.guard.step_into(self._proposal, self._sent, position=position, stamp_ns=observation.stamp_ns)
-
-    def _record(self, observation: Observation, verdict: Verdict, start_ns: int, model_ns: int, armed: bool) -> None:
-        recorder = self.recorder
-        row, columns = recorder.row(), recorder.columns
-        columns["stamp_ns"][row] = observation.stamp_ns
-        columns["t_us"][row] = observation.t_us
-        columns["x"][row] = observation.values
-        columns["proposal"][row] = self._proposal
-        columns["sent"][row] = self._sent
-        columns["armed"][row] = armed
-        columns["status"][row] = verdict.status
-        columns["rules"][row] = np.frombuffer(verdict.bits, np.uint8)
-        columns["intervention"][row] = verdict.intervention
-        columns["model_ns"][row] = model_ns
-        columns["late_ns"][row] = start_ns - observation.stamp_ns
-        columns["tick_ns"][row] = time.monotonic_ns() - observation.stamp_ns
-
-
-def command_order(policy: Policy, guard: Guardrails) -> npt.NDArray[np.intp]:
-    """Which output each guarded joint is. Raises :class:`ConfigError` unless the model commands just these joints."""
-    commanded = [name.removesuffix("/position") for name in policy.output_names]
-    if sorted(commanded) != sorted(guard.joints):
-        raise ConfigError(f"the model commands {commanded}; the guard {guard.where} guards {list(guard.joints)}")
-    return np.array([commanded.index(joint) for joint in guard.joints])
-
-
-def _positions(names: Sequence[str], joints: Sequence[str]) -> npt.NDArray[np.intp] | None:
-    """Where the model's input holds the joints' measured positions, if it holds all of them."""
-    wanted = [f"{joint}/position" for joint in joints]
-    return np.array([names.index(name) for name in wanted]) if set(wanted) <= set(names) else None

@@ -19,14 +19,14 @@ import numpy.typing as npt
 from kizzasi_edge.bundle import Bundle, Manifest
 from kizzasi_edge.engines import open_engine
 from kizzasi_edge.engines.base import FloatArray
-from kizzasi_edge.errors import ConfigError, GuardrailError, InputError, ModelError, SnapshotError
+from kizzasi_edge.errors import ConfigError, InputError, ModelError, SnapshotError
+from kizzasi_edge.joints import command_order, position_index
 
 if TYPE_CHECKING:
     from kizzasi_edge.guardrails import Guardrails, Verdict
 
 __all__ = ["Predictor", "Snapshot"]
 
-_POSITION = "/position"
 _F32 = np.dtype(np.float32)  # comparing with the type itself would build this at each step
 
 
@@ -78,8 +78,9 @@ class Predictor:
         self.verdict: Verdict | None = None
         self.failed_steps = 0
         if guardrails is not None:
-            self._order = _command_order(self.bundle, guardrails)
-            self._position = _position_index(self.input_names, guardrails.joints)
+            self._order = command_order(self.output_names, guardrails.joints, str(self.bundle.path))
+            self._position = position_index(self.input_names, guardrails.joints)
+            _check_rate(self.bundle, guardrails)
             self._proposal = np.empty(len(guardrails.joints), np.float32)
             self._measured = np.empty(len(guardrails.joints), np.float32)
             self._sent = np.empty(len(guardrails.joints), np.float32)
@@ -270,27 +271,12 @@ def _found(array: object) -> str:
     return f"found {type(array).__name__}"
 
 
-def _command_order(bundle: Bundle, guardrails: Guardrails) -> npt.NDArray[np.intp]:
-    """Which output each guard joint is. Raises when they are not the same set, or the rates differ."""
-    outputs, joints = bundle.manifest.output_names, tuple(guardrails.joints)
-    commanded = [name.removesuffix(_POSITION) for name in outputs]
-    if sorted(commanded) != sorted(joints):
-        raise GuardrailError(
-            f"{bundle.path}: guard joints {list(joints)} and model outputs {list(outputs)} differ; expected "
-            f"an output <joint> or <joint>{_POSITION} for each joint, and no other"
-        )
+def _check_rate(bundle: Bundle, guardrails: Guardrails) -> None:
     if not math.isclose(guardrails.rate_hz, bundle.manifest.sample_rate_hz, rel_tol=1e-9):
         raise ConfigError(
             f"{bundle.path}: sample_rate_hz: found {bundle.manifest.sample_rate_hz:g}, expected "
             f"{guardrails.rate_hz:g} as the guard's rate_hz"
         )
-    return np.array([commanded.index(joint) for joint in joints], np.intp)
-
-
-def _position_index(inputs: tuple[str, ...], joints: tuple[str, ...]) -> npt.NDArray[np.intp] | None:
-    """Where x holds the joints' measured positions; None unless it holds all of them."""
-    names = [joint + _POSITION for joint in joints]
-    return np.array([inputs.index(name) for name in names], np.intp) if set(names) <= set(inputs) else None
 
 
 def _feedback(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kizzasi_edge.frames import Observation
+from kizzasi_edge.guardrails import Verdict
+
 
 class Recorder:
     """Ring of per-tick records. Columns (one row per tick):
@@ -36,11 +39,18 @@ class Recorder:
             "late_ns": np.zeros(capacity, np.int64),
         }
 
-    def row(self) -> int:
-        """Index of the next row to fill."""
-        index = self.ticks % self.capacity
+    def add(self, observation: Observation, verdict: Verdict, **values: Any) -> None:
+        """Record one tick: what was seen, what the guard decided, and a value for each of the other columns."""
+        row, columns = self.ticks % self.capacity, self.columns
+        columns["stamp_ns"][row] = observation.stamp_ns
+        columns["t_us"][row] = observation.t_us
+        columns["x"][row] = observation.values
+        columns["status"][row] = verdict.status
+        columns["rules"][row] = np.frombuffer(verdict.bits, np.uint8)
+        columns["intervention"][row] = verdict.intervention
+        for name, value in values.items():
+            columns[name][row] = value
         self.ticks += 1
-        return index
 
     def history(self) -> dict[str, npt.NDArray[Any]]:
         """The recorded ticks in order of time."""

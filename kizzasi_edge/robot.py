@@ -18,7 +18,8 @@ from kizzasi_edge.connectors.base import Actuator
 from kizzasi_edge.control import ControlServer
 from kizzasi_edge.errors import ConfigError, ConnectorError, KizzasiError
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.loop import Loop, Policy, command_order
+from kizzasi_edge.joints import command_order
+from kizzasi_edge.loop import Loop, Policy
 from kizzasi_edge.predictor import Predictor
 from kizzasi_edge.recorder import Recorder
 from kizzasi_edge.toml_file import validate
@@ -42,7 +43,7 @@ class Robot:
         self.predictor = Predictor(config.resolve(file.model.path), engine=file.model.engine)
         self.policy: Policy = wrap(self.predictor) if wrap else self.predictor
         self._check_rates()
-        command_order(self.policy, self.guard)
+        command_order(self.policy.output_names, self.guard.joints, self.guard.where)
         self._connectors: dict[tuple[str, str], Any] = {}
         self._where: dict[tuple[str, str], str] = {}
         sections: list[tuple[str, ConnectorSection]] = [

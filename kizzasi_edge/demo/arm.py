@@ -233,14 +233,14 @@ def run_demo(
         one.stop_gateway()
         one.board.terminate()
         one.plant.wait(10)
-    result, data = judge(out, status, rate_hz, adversary, model.name)
+    result, data = judge(out, status, adversary, model.name)
     write_report(out / "report.html", result, data, Guardrails.load(out / "arm.guard.toml").explain())
     _summarise(console, result, out)
     return result
 
 
 def judge(
-    out: Path, status: Mapping[str, Any], rate_hz: float, adversary: str | None, model: str
+    out: Path, status: Mapping[str, Any], adversary: str | None, model: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The run's figures, and the arrays behind them, from the recordings in ``out``."""
     with np.load(out / "gateway.npz") as file:
@@ -259,7 +259,7 @@ def judge(
     rows = (plant_us >= gateway_us[0]) & (plant_us <= gateway_us[-1])
     targets = targets_at(plant_us[rows], gateway_us, gateway["x"][:, len(JOINTS) :].astype(np.float64))
     start = plant["applied"][rows][0] * QUANTUM
-    reference, expert_joint = expert_run(start, targets, rate_hz=rate_hz)
+    reference, expert_joint = expert_run(start, targets, guard)
     q = plant["q"][rows]
     step_us, tick_us = gateway["model_ns"] * 1e-3, gateway["tick_ns"] * 1e-3
     duration_s = (gateway["stamp_ns"][-1] - gateway["stamp_ns"][0]) * 1e-9

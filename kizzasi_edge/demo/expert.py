@@ -51,10 +51,10 @@ class Expert:
     """
 
     speed: float = 1.3
-    acceleration: float = 8.0
-    gain: float = 3.0
+    acceleration: float = 11.0
+    gain: float = 2.5
     braking: float = 2.5
-    lag: float = 0.1
+    lag: float = 0.12
 
     def reference_velocity(self, error: F64) -> F64:
         """Speed [rad/s] to have at a distance `error` [rad] from the target; any shape, float64."""

@@ -1,18 +1,27 @@
 """How well a run tracked: the joint against the expert's reference, and the same for the expert itself.
 
-The expert drives the same physics with the same one-period delay and the same interpolation between setpoints, on the
-same targets; what remains of its error is the servo's. A policy is judged against that.
+The expert drives the same physics behind the same guard, with the same one-period delay and the same interpolation
+between setpoints, on the same targets; what remains of its error is the servo's. A policy is judged against that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
-from kizzasi_edge.demo.expert import Expert, reference_trajectory
-from kizzasi_edge.demo.physics import ASSETS, ArmPhysics
+from kizzasi_edge.demo.expert import reference_trajectory
+from kizzasi_edge.demo.physics import ASSETS, QUANTUM, ArmPhysics
+from kizzasi_edge.guardrails import Guardrails
+
+__all__ = ["Driver", "drive", "expert_run", "rmse", "targets_at", "unwrap_us"]
 
 F64 = npt.NDArray[np.float64]
+TICK_US = 1000
+
+Driver = Callable[[F64, F64], npt.ArrayLike]
+"""What gives the commands: measured and target positions (n,) [rad] → setpoints (n,) [rad]."""
 
 
 def rmse(joint: F64, reference: F64) -> float:
@@ -20,23 +29,41 @@ def rmse(joint: F64, reference: F64) -> float:
     return float(np.sqrt(np.mean((joint - reference) ** 2)))
 
 
-def expert_run(initial_q: F64, targets: F64, *, rate_hz: float, tick_us: int = 1000) -> tuple[F64, F64]:
-    """The expert on targets (ticks, n) [rad] from rest at initial_q, in the simulated arm.
+def drive(
+    driver: Driver, start: F64, targets: F64, guard: Guardrails, *, noise: float = 0.0, seed: int = 0
+) -> tuple[F64, float]:
+    """Drive the simulated arm from rest at start (n,) on targets (ticks, n) [rad], as loop and firmware would.
 
-    Returns (reference, joint), both (ticks, n) [rad]: the setpoint given at each tick and the joint at that tick.
+    Returns the true joint positions at each tick (ticks, n) [rad], and the share of ticks on which the guard changed
+    the command.
     """
-    reference = reference_trajectory(initial_q, targets, dt=1.0 / rate_hz, expert=Expert())
-    arm = ArmPhysics(ASSETS / "arm.xml", noise=0.0, seed=0)
-    arm.reset(initial_q)
-    ticks_per_period = round(1e6 / rate_hz / tick_us)
-    joint = np.empty_like(reference)
-    last, goal = np.array(initial_q), np.array(initial_q)
-    for k, setpoint in enumerate(reference):
+    arm = ArmPhysics(ASSETS / "arm.xml", noise=noise, seed=seed)
+    arm.reset(start)
+    guard.reset(start)
+    parts = round(1e6 / guard.rate_hz / TICK_US)
+    joint = np.empty_like(targets)
+    before, applied = start, start
+    changed = 0
+    for k, target in enumerate(targets):
         joint[k] = arm.q
-        # What tick k-1 gave is applied now and reached, in equal parts, by the end of this period.
-        for part in range(1, ticks_per_period + 1):
-            arm.step(last + (goal - last) * (part / ticks_per_period), tick_us, True)
-        last, goal = goal, setpoint
+        command = np.asarray(driver(arm.measure().astype(np.float64) * QUANTUM, target), np.float32)
+        # The setpoint of this period is reached, in equal parts, by its end; the new one begins with the next.
+        for part in range(1, parts + 1):
+            arm.step(before + (applied - before) * (part / parts), TICK_US, True)
+        sent, verdict = guard.step(command)
+        changed += bool(verdict.status)
+        before, applied = applied, sent.astype(np.float64)
+    return joint, changed / len(targets)
+
+
+def expert_run(start: F64, targets: F64, guard: Guardrails) -> tuple[F64, F64]:
+    """The expert on targets (ticks, n) [rad] from rest at start (n,).
+
+    Returns (reference, joint), both (ticks, n) [rad]: the setpoint it gives at each tick and the joint at that tick.
+    """
+    reference = reference_trajectory(start, targets, dt=1.0 / guard.rate_hz)
+    setpoints = iter(reference)
+    joint, _ = drive(lambda _measured, _target: next(setpoints), start, targets, guard)
     return reference, joint
 
 

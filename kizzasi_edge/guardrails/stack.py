@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from kizzasi_edge.errors import GuardrailError, InputError
 from kizzasi_edge.guardrails.core import CoreGuard
+from kizzasi_edge.guardrails.explain import explain
 from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits, to_lattice
 from kizzasi_edge.guardrails.spec import GuardFile, joint_limits, load_spec, parse_spec
 from kizzasi_edge.guardrails.verdict import RULE_BITS, Status, Verdict
@@ -155,9 +156,7 @@ class Guardrails:
 
     def explain(self) -> str:
         """What is enforced and under which assumptions, in words."""
-        from kizzasi_edge.guardrails.explain import explain
-
-        return explain(self)
+        return explain(self.spec, self.where, self.limits, self.lattice)
 
     def _refuse_unused(self, velocity: npt.ArrayLike | None, signals: Mapping[str, float] | None) -> None:
         if velocity is not None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-RULE_BITS = {1: "position", 2: "velocity", 4: "acceleration", 8: "recovery", 16: "non_finite", 32: "miss", 64: "approach"}
+RULE_BITS = {
+    1: "position",
+    2: "velocity",
+    4: "acceleration",
+    8: "recovery",
+    16: "non_finite",
+    32: "miss",
+    64: "approach",
+}
 """Bits of :attr:`Verdict.bits`, as kz_guard.h and guard_glue.h number them."""
 
 

@@ -260,7 +260,7 @@ def test_shipped_policy_tracks_unseen_targets(seed: int) -> None:
         seed=seed,
     )
     assert found.ratio <= 1.5, found.describe()
-    assert found.clamped < 0.05, found.describe()
+    assert found.intervened < 0.05, found.describe()
 
 
 def test_untrained_policy_is_another_model_of_the_same_shape() -> None:

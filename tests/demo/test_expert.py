@@ -53,7 +53,7 @@ def test_arrives_from_rest_without_overshoot_nearly_time_optimal() -> None:
     arrival = np.argmax(path > 0.99) * DT
     # Bang-cruise-bang at the same speed and acceleration.
     bound = 1.0 / law.speed + law.speed / law.acceleration
-    assert bound * 0.9 < arrival < bound * 1.45
+    assert bound * 0.9 < arrival < bound * 1.6
 
 
 def test_velocity_law_is_continuous_and_odd() -> None:

@@ -198,7 +198,9 @@ def test_rates_that_disagree(home: Home, port: Path) -> None:
 def test_joints_that_disagree(home: Home, port: Path) -> None:
     home.write(robot=robot(port), guard=GUARD.replace('"lift"', '"elbow"'))
     for command in ("run", "check"):
-        home.refused(command, "robot.toml", words=["the model commands ['pan', 'lift']", "['pan', 'elbow']"])
+        home.refused(
+            command, "robot.toml", words=["model outputs ['pan/position', 'lift/position']", "['pan', 'elbow']"]
+        )
 
 
 def test_sections_of_one_port_that_disagree(home: Home, port: Path) -> None:

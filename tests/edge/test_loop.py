@@ -18,9 +18,9 @@ from kizzasi_bridge.schema import Schema
 from kizzasi_bridge.virtual import VirtualNode
 from kizzasi_edge.align import Align, Input
 from kizzasi_edge.bundle import Bundle, write_bundle
-from kizzasi_edge.errors import ConfigError
+from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.frames import Command, Observation
-from kizzasi_edge.guardrails import Guardrails, Status
+from kizzasi_edge.guardrails import Guardrails, Status, Verdict
 from kizzasi_edge.loop import Loop
 from kizzasi_edge.predictor import Predictor
 from kizzasi_edge.recorder import Recorder
@@ -400,14 +400,18 @@ def test_a_silent_device_is_counted(rig: Rig) -> None:
 
 def test_model_and_guard_must_agree_about_the_joints(bundle: Bundle) -> None:
     guard = Guardrails.builder(rate_hz=500).joint("pan", position=(-1, 1), velocity=1, acceleration=9).build()
-    with pytest.raises(ConfigError, match=r"the model commands \['pan', 'lift'\]; the guard builder guards \['pan'\]"):
+    with pytest.raises(GuardrailError, match=r"builder: guard joints \['pan'\] and model outputs \['pan"):
         Loop(Predictor(bundle), guard, Align((), ()), None, Pace(Node()), Recorder(1, 4, 1))
 
 
 def test_the_recorder_keeps_the_newest_in_order_of_time(tmp_path: Path) -> None:
     recorder = Recorder(4, 1, 1)
+    one = np.zeros(1, np.float32)
+    verdict = Verdict(Status.CLAMPED, 0.5, b"\x04", ("a",), ({},), 0)
     for k in range(6):
-        recorder.columns["stamp_ns"][recorder.row()] = k
+        recorder.add(Observation(k, k, ("a",), one, np.ones(1, np.bool_)), verdict, proposal=one + k, armed=True)
+    assert recorder.history()["proposal"][:, 0].tolist() == [2, 3, 4, 5]
+    assert recorder.history()["rules"][:, 0].tolist() == [4, 4, 4, 4]
     assert recorder.history()["stamp_ns"].tolist() == [2, 3, 4, 5]
     recorder.save(tmp_path / "r.npz", joints=["a"])
     with np.load(tmp_path / "r.npz") as file:

@@ -2,11 +2,13 @@
 
 Inputs are 6 measured and 6 target positions, outputs 6 position setpoints. No velocity is given, so the policy needs
 memory. It is trained on the goal of its reference stage, by the parallel forward, in rounds: the expert's disturbed
-episodes first, then episodes in which it drives itself more and more.
+episodes first, then episodes in which it drives itself more and more. A lower loss is not a better driver (a policy
+that copies the motion it measures has a low loss and starts late): the round that tracks best is kept.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -26,7 +28,7 @@ from kizzasi_export.config import TrainConfig
 from kizzasi_export.models import Normalizer, StepModel
 from kizzasi_export.models.mamba2 import Mamba2
 from kizzasi_export.tasks import ExportSpec, TaskResult
-from kizzasi_export.tasks.arm_check import tracking
+from kizzasi_export.tasks.arm_check import Tracking, tracking
 from kizzasi_export.tasks.arm_data import Episodes, drive, windows
 from kizzasi_export.tasks.arm_env import ArmEnv
 from kizzasi_export.train import FitResult, fit
@@ -35,6 +37,8 @@ __all__ = ["INPUTS", "OUTPUTS", "ArmData", "make_model", "run"]
 
 INPUTS = [f"{joint}/{what}" for what in ("position", "target_position") for joint in JOINTS]
 OUTPUTS = [f"{joint}/position" for joint in JOINTS]
+VALIDATION_SEED = 500  # targets that choose the best round
+TEST_SEED = 1000  # targets that nothing was chosen by
 
 
 class ArmData(Section):
@@ -44,6 +48,7 @@ class ArmData(Section):
     episodes: episodes of each later round (the first, where no model has to run, has six times as many).
     episode_s: their length [s].  windows, window, burn_in: windows a round, their length, and ticks without weight.
     noise: standard deviation of the measured positions [rad].
+    check_s: length of the closed-loop check after each round [s]; the last one is three times as long.
     servo_spread: relative variation of the servos.  round_decay: factor on the learning rate from round to round.
     """
 
@@ -78,6 +83,7 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
     rng = np.random.default_rng(config.training.seed)
     env = ArmEnv(guard, noise=section.noise, spread=section.servo_spread, rng=rng)
     pool: Episodes | None = None
+    best: Tracking | None = None
     fits: list[FitResult] = []
     for number, share in enumerate(section.expert_share):
         count = section.episodes if number else 6 * section.episodes
@@ -99,7 +105,12 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
         training = config.training.model_copy(update={"learning_rate": rate, "seed": config.training.seed + number})
         folder = config.base / config.output.folder / f"round{number + 1}"
         fits.append(fit(model, dataset, training, folder=folder, loss=goal_loss, resume=resume, progress=progress))
-    found = tracking(model, seconds=section.check_s, noise=section.noise, seed=config.training.seed + 1000)
+        check = tracking(model, seconds=section.check_s, noise=section.noise, seed=VALIDATION_SEED)
+        if best is None or check.ratio < best.ratio:
+            best, kept = check, number
+            weights = copy.deepcopy(model.state_dict())
+    model.load_state_dict(weights)
+    found = tracking(model, seconds=3 * section.check_s, noise=section.noise, seed=TEST_SEED)
     return TaskResult(
         model=model,
         export=ExportSpec(
@@ -110,7 +121,7 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
             output_units=["rad"] * len(OUTPUTS),
             limits_trained_under={"guard": "arm.guard.toml", "expert": dataclasses.asdict(Expert())},
         ),
-        fit=_joined(fits),
+        fit=_joined(fits, kept),
         data={**section.model_dump(), "tracking": found.as_dict()},
         summary={"tracking": found.describe()},
     )
@@ -177,13 +188,13 @@ def goal_loss(model: StepModel, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     return (error * weight).sum() / weight.sum().clamp_min(1e-12)
 
 
-def _joined(fits: list[FitResult]) -> FitResult:
-    """The rounds as one history; the weights are those of the last round's best epoch."""
+def _joined(fits: list[FitResult], kept: int) -> FitResult:
+    """The rounds as one history; the weights are those of the kept round's best epoch."""
     history = [entry for one in fits for entry in one.history]
     return FitResult(
         history=history,
-        best_epoch=len(history) - len(fits[-1].history) + fits[-1].best_epoch,
-        best_validation_loss=fits[-1].best_validation_loss,
+        best_epoch=sum(len(one.history) for one in fits[:kept]) + fits[kept].best_epoch,
+        best_validation_loss=fits[kept].best_validation_loss,
         steps=sum(one.steps for one in fits),
         seconds=sum(one.seconds for one in fits),
     )
