@@ -27,7 +27,7 @@ TTL_S = 0.1
 def run_cli(tmp_path: Path, *arguments: str) -> dict[str, object]:
     """The demo as a user runs it."""
     out = tmp_path / "out.json"
-    command = [sys.executable, "-m", "kizzasi_edge.cli", "demo", "arm", "--headless"]
+    command = [str(Path(sys.executable).parent / "kizzasi-edge"), "demo", "arm", "--headless"]
     command += ["--out", str(tmp_path / "run"), "--json", str(out), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -41,7 +41,7 @@ def assert_no_violation(result: dict[str, object]) -> None:
 
 
 def test_demo_tracks_and_reports(tmp_path: Path) -> None:
-    result = run_cli(tmp_path, "--seconds", "6")
+    result = run_cli(tmp_path, "--seconds", "12")
     assert_no_violation(result)
     assert result["ticks"] > 1000
     assert result["rmse_policy"] <= 1.5 * result["rmse_expert"]
