@@ -104,10 +104,8 @@ class Stage:
         while time.monotonic() < deadline:
             if self.gateway.poll() is not None:
                 raise ConnectorError(f"the gateway ended: {(self.out / 'gateway.log').read_text().strip()}")
-            if self.socket.exists():
-                with_state = self.status()
-                if with_state["state"] in ("READY", "FAILSAFE", "ESTOP", "ARMED"):
-                    return
+            if self.socket.exists() and self.status()["state"] in ("READY", "FAILSAFE", "ESTOP"):
+                return
             time.sleep(0.05)
         raise ConnectorError(f"the gateway was not ready within {START_S:g} s; see {self.out / 'gateway.log'}")
 

@@ -38,9 +38,12 @@ class NodeLife(RuleBasedStateMachine):
         node.tick()
         assert node.state is not None
         if node.boundary:
+            # The promise is about sent values: a channel without torque is sent none, and starts anew from where the
+            # machine is found, which may happen in the middle of a period.
             if driven != 3 or node.enabled != 3:
-                self.path.clear()  # a channel without torque follows the machine; the promise is about sent values
-            self.path.append(node.applied.astype(np.int64))
+                self.path.clear()
+            if node.enabled == 3:
+                self.path.append(node.applied.astype(np.int64))
             del self.path[:-3]
             self.check_motion()
             self.observe(NodeState(node.state.state))
