@@ -1,6 +1,7 @@
 """The operator's way in: a Unix socket (mode 0600) that takes one JSON request a line (CONTRACT §6).
 
-Request ``{"op": "status"}``; answer ``{"ok": true, …}`` or ``{"ok": false, "error": "…"}``.
+Request ``{"op": "status"}`` (or arm, disarm, estop, clear, and stop, which disarms and ends the run); answer
+``{"ok": true, …}`` or ``{"ok": false, "error": "…"}``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ from typing import Any
 
 from kizzasi_edge.config import default_socket
 from kizzasi_edge.errors import ConnectorError, KizzasiError
-
-OPERATIONS = ("status", "arm", "disarm", "estop", "clear", "stop")
-"""What the socket takes; ``stop`` ends the run (disarming first)."""
 
 Handler = Callable[[], Mapping[str, Any]]
 
