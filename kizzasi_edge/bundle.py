@@ -37,6 +37,7 @@ __all__ = [
     "ParityVector",
     "Signal",
     "StateSpec",
+    "Tokenizer",
     "write_bundle",
 ]
 
@@ -59,17 +60,38 @@ class Signal(_Section):
 
 
 class StateSpec(_Section):
-    """One state tensor, as one stream sees it: `shape` starts with the batch dimension, written 1."""
+    """One state tensor, as one stream sees it: `shape` starts with the batch dimension, written 1.
+
+    in_place: the engine may let a step write the next state over this one (a ring cache: what a step that is not
+    committed writes there, no later step reads).
+    """
 
     name: str = Field(min_length=1)
     shape: list[Positive] = Field(min_length=1)
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "int64"] = "float32"
+    in_place: bool = False
 
 
 class Head(_Section):
-    """What `y` is read as; "continuous" = the SI point estimate itself."""
+    """What the model predicts; `y` is the SI point estimate of each.
 
-    kind: Literal["continuous"] = "continuous"
+    "continuous": y itself.  "gaussian": y is the mean, output ``logvar`` (output_dim) the log-variance.
+    "categorical": y is the most likely level, output ``logits`` (output_dim, vocab) is over the tokenizer's levels.
+    """
+
+    kind: Literal["continuous", "gaussian", "categorical"] = "continuous"
+
+
+class Tokenizer(_Section):
+    """A categorical head's vocabulary: `codebook` (output_dim, vocab), ascending SI values, made as `kind` says."""
+
+    kind: Literal["uniform", "mulaw"]
+    codebook: list[list[Finite]] = Field(min_length=1)
+
+    @property
+    def vocab(self) -> int:
+        """Levels per output."""
+        return len(self.codebook[0])
 
 
 class ParityVector(_Section):
@@ -108,7 +130,7 @@ class Manifest(_Section):
     states: list[StateSpec]
     config: dict[str, Any]
     head: Head = Head()
-    tokenizer: None = None
+    tokenizer: Tokenizer | None = None
     limits_trained_under: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     parity: Parity
@@ -136,7 +158,17 @@ class Manifest(_Section):
         for key in ("inputs", "outputs"):
             names = [signal.name for signal in getattr(self, key)]
             _expect(key, f"repeated names in {names}", "distinct names", len(set(names)) == len(names))
-        tensors = ["x", "y"]
+        _expect(
+            "tokenizer",
+            "one" if self.tokenizer else "none",
+            "one exactly with a categorical head",
+            (self.tokenizer is not None) == (self.head.kind == "categorical"),
+        )
+        if self.tokenizer is not None:
+            sizes = [len(row) for row in self.tokenizer.codebook]
+            fits = len(sizes) == self.output_dim and len(set(sizes)) == 1 and sizes[0] >= 2
+            _expect("tokenizer.codebook", f"rows of {sizes}", f"{self.output_dim} equal rows of at least 2", fits)
+        tensors = ["x", "y", *self.head_outputs]
         for state in self.states:
             tensors += [state.name, f"{state.name}_out", f"{state.name}_init"]
             _expect(f"states.{state.name}.shape", state.shape, "1 (the batch) first", state.shape[0] == 1)
@@ -167,6 +199,15 @@ class Manifest(_Section):
     def output_names(self) -> tuple[str, ...]:
         """Names of y's elements, in order."""
         return tuple(signal.name for signal in self.outputs)
+
+    @property
+    def head_outputs(self) -> dict[str, tuple[int, ...]]:
+        """The head's output beside y: name → shape without the batch; empty for a continuous head."""
+        if self.head.kind == "gaussian":
+            return {"logvar": (self.output_dim,)}
+        if self.tokenizer is not None:
+            return {"logits": (self.output_dim, self.tokenizer.vocab)}
+        return {}
 
 
 def _expect(key: str, found: object, expected: object, holds: bool) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from kizzasi_edge.bundle import Bundle, Manifest
 from kizzasi_edge.engines import open_engine
-from kizzasi_edge.engines.base import FloatArray
+from kizzasi_edge.engines.base import FloatArray, StateArray
 from kizzasi_edge.errors import ConfigError, InputError, ModelError, SnapshotError
 from kizzasi_edge.joints import command_order, position_index
 
@@ -32,10 +32,10 @@ _F32 = np.dtype(np.float32)  # comparing with the type itself would build this a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A model's state (read-only float32 arrays by name) and the digest of the bundle it belongs to."""
+    """A model's state (read-only arrays by name) and the digest of the bundle it belongs to."""
 
     digest: str
-    state: Mapping[str, FloatArray]
+    state: Mapping[str, StateArray]
 
 
 class Predictor:
@@ -54,6 +54,8 @@ class Predictor:
         manifest, bundle: the model file.
         guardrails: the guard, or None.
         verdict: the guard's last decision (its live object: the next step changes it); None before the first.
+        head: the last step's other outputs of a gaussian (``logvar``) or categorical (``logits``) head, float32 views
+            that the next step overwrites; empty for a continuous head.
         failed_steps: steps whose output was not finite; their state was not committed.
 
     Raises:
@@ -86,6 +88,7 @@ class Predictor:
             self._sent = np.empty(len(guardrails.joints), np.float32)
         self._engine = open_engine(self.bundle, engine)
         self.engine = self._engine.name
+        self.head: Mapping[str, FloatArray] = self._engine.head
         self._x_finite = _FiniteCheck(self.manifest.input_dim)
         self._y_finite = _FiniteCheck(self.manifest.output_dim)
 
@@ -224,7 +227,7 @@ class Predictor:
                 f"{self.bundle.path}: snapshot of bundle {snapshot.digest[:12]}…, expected "
                 f"{self.bundle.digest[:12]}…; replay recent inputs to hand a state to a new model"
             )
-        self._engine.load_state(dict(snapshot.state))
+        self._engine.load_state(snapshot.state)
 
     def reset(self) -> None:
         """Back to the model's initial state. The guard stays put."""
@@ -241,7 +244,7 @@ class Predictor:
             i = int(np.flatnonzero(~np.isfinite(x))[0])
             raise InputError(f"{self._where('x')}[{i}] ({self.input_names[i]}): found {x[i]}, expected a finite number")
 
-    def _not_finite(self, y: FloatArray, state: Mapping[str, FloatArray]) -> ModelError:
+    def _not_finite(self, y: FloatArray, state: Mapping[str, StateArray]) -> ModelError:
         i = int(np.flatnonzero(~np.isfinite(y))[0])
         message = f"{self._where('y')}[{i}] ({self.output_names[i]}): found {y[i]}, expected a finite number"
         bad = [name for name, array in state.items() if not np.isfinite(array).all()]

@@ -13,11 +13,22 @@ from typing import Any
 import onnx
 import torch
 
-from kizzasi_edge.bundle import Bundle, Manifest, Parity, ParityVector, Signal, StateSpec, write_bundle
+from kizzasi_edge.bundle import (
+    Bundle,
+    Head,
+    Manifest,
+    Parity,
+    ParityVector,
+    Signal,
+    StateSpec,
+    Tokenizer,
+    write_bundle,
+)
 from kizzasi_edge.errors import BundleError
 from kizzasi_export import parity
-from kizzasi_export.graph import OPSETS, Graph, Variant
+from kizzasi_export.graph import Graph, Variant
 from kizzasi_export.models import Normalizer, StepModel
+from kizzasi_export.models.head import CategoricalHead
 
 # Least onnxruntime that loads each variant, found by loading them in releases 1.19 to 1.32
 # (1.29 knows LinearAttentionGate's schema but has no CPU kernel for it).
@@ -73,13 +84,20 @@ def export_step(
         sample_rate_hz=sample_rate_hz,
         inputs=_signals("input", input_names, input_units, model.input_dim),
         outputs=_signals("output", output_names, output_units, model.output_dim),
-        states=[StateSpec(name=name, shape=[1, *shape]) for name, shape in graph.states.items()],
+        states=[
+            StateSpec.model_validate(
+                {"name": name, "shape": [1, *state.shape], "dtype": state.dtype.name, "in_place": state.in_place}
+            )
+            for name, state in graph.states.items()
+        ],
+        head=Head.model_validate({"kind": model.head.kind}),
+        tokenizer=_tokenizer(model),
         config={k: v for k, v in model.config.items() if k not in ("kind", "input_dim", "output_dim")},
         limits_trained_under=dict(limits_trained_under or {}),
         training=dict(training or {}),
         parity=_unmeasured(model),
         onnxruntime_min=ONNXRUNTIME_MIN[variant],
-        opset=OPSETS[variant],
+        opset=graph.opsets,
         created_with={
             "kizzasi_edge": _package_version(),
             "torch": torch.__version__,
@@ -106,6 +124,12 @@ def _signals(side: str, names: Sequence[str], units: Sequence[str] | None, dim: 
     if len(set(names)) != dim:
         raise BundleError(f"{side}_names: found duplicates in {list(names)}, expected {dim} different names")
     return [Signal(name=name, unit=unit) for name, unit in zip(names, units, strict=True)]
+
+
+def _tokenizer(model: StepModel) -> Tokenizer | None:
+    if not isinstance(model.head, CategoricalHead):
+        return None
+    return Tokenizer.model_validate({"kind": model.head.tokenizer.kind, "codebook": model.head.codebook.tolist()})
 
 
 def _require_finite(model: StepModel) -> None:

@@ -4,25 +4,36 @@ Exists because node count is what a step costs in onnxruntime (about 0.25 µs a 
 write the few nodes they need instead of what a tracer finds. Inputs and outputs are [B, C]; inside layers
 activations are [B, 1, C], because the fused recurrences of com.microsoft want a sequence axis.
 
-* ``fast``: IR 10, ai.onnx opset 23 and com.microsoft contrib operators.
+* ``fast``: IR 10, ai.onnx opset 23 and com.microsoft contrib operators; a model may ask for opset 24 (IR 11).
 * ``portable``: IR 8, ai.onnx opset 17 and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Variant = Literal["fast", "portable"]
 CONTRIB = "com.microsoft"
-OPSETS: dict[Variant, dict[str, int]] = {"fast": {"": 23, CONTRIB: 1}, "portable": {"": 17}}
-IR_VERSION: dict[Variant, int] = {"fast": 10, "portable": 8}
+_OPSETS: dict[Variant, dict[str, int]] = {"fast": {"": 23, CONTRIB: 1}, "portable": {"": 17}}
+_IR_VERSION = {17: 8, 23: 10, 24: 11}  # the least IR version that knows the opset
+_DTYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
+
+
+@dataclass(frozen=True)
+class GraphState:
+    """A declared state: shape without the leading dimension, and whether a step may overwrite its input buffer."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    in_place: bool
 
 
 def as_array(tensor: torch.Tensor) -> NDArray[np.float32]:
@@ -44,11 +55,13 @@ class Graph:
         self.lead: str | int = "B" if batch else 1
         self.nodes: list[onnx.NodeProto] = []
         self.scopes: list[str] = []  # the scope each node was emitted in, for node counts per layer
-        self.states: dict[str, tuple[int, ...]] = {}  # name -> shape without the leading dimension
+        self.states: dict[str, GraphState] = {}
+        self.extra_outputs: list[str] = []  # outputs beside y and the states
+        self.opsets = dict(_OPSETS[variant])
         self._scope = ""
         self._constants: dict[str, NDArray[Any]] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
-        self._results: list[tuple[str, str, tuple[int | str, ...]]] = []  # (final name, value, shape)
+        self._results: list[tuple[str, str, tuple[int | str, ...], int]] = []  # (final name, value, shape, type)
         self._renames: dict[str, str] = {}
         self._counter = 0
 
@@ -73,27 +86,38 @@ class Graph:
         self._constants.setdefault(name, np.array(values, np.int64))
         return name
 
-    def input(self, name: str, shape: Sequence[int]) -> str:
-        """Declare a float32 graph input of shape [B, *shape]."""
-        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, [self.lead, *shape])
-        self._inputs.append(info)
+    def require_opset(self, version: int) -> None:
+        """Raise the ai.onnx opset of a fast graph to at least `version`."""
+        if not self.fast:
+            raise ValueError(f"opset {version} was asked for in a portable graph (opset {self.opsets['']})")
+        self.opsets[""] = max(self.opsets[""], version)
+
+    def input(self, name: str, shape: Sequence[int], dtype: DTypeLike = np.float32) -> str:
+        """Declare a graph input of shape [B, *shape], float32 or int64."""
+        self._inputs.append(helper.make_tensor_value_info(name, _DTYPES[np.dtype(dtype)], [self.lead, *shape]))
         return name
 
-    def state(self, name: str, init: NDArray[np.float32]) -> str:
-        """Declare a state; `init` is [1, ...] and becomes the constant output ``<name>_init``."""
-        init = np.ascontiguousarray(init, np.float32)
-        shape = tuple(int(d) for d in init.shape[1:])
-        self.states[name] = shape
+    def state(self, name: str, init: NDArray[Any], *, in_place: bool = False) -> str:
+        """Declare a state; `init` is [1, ...] (float32 or int64) and becomes the constant output ``<name>_init``.
+
+        `in_place` promises that a step whose result is thrown away may have written to the state's buffer without
+        changing what any later step computes (a ring cache's next slot).
+        """
+        init = np.ascontiguousarray(init)
+        self.states[name] = GraphState(tuple(int(d) for d in init.shape[1:]), init.dtype, in_place)
         self._constants[f"{name}_init"] = init
-        return self.input(name, shape)
+        return self.input(name, init.shape[1:], init.dtype)
 
     def set_state(self, name: str, value: str) -> None:
         """Say which value is the next ``<name>``."""
-        self._finish(f"{name}_out", value, (self.lead, *self.states[name]))
+        state = self.states[name]
+        self._finish(f"{name}_out", value, (self.lead, *state.shape), _DTYPES[state.dtype])
 
     def output(self, name: str, value: str, shape: Sequence[int]) -> None:
-        """Declare `value` [B, *shape] as graph output `name`."""
-        self._finish(name, value, (self.lead, *shape))
+        """Declare `value` [B, *shape] float32 as graph output `name`."""
+        if name != "y":
+            self.extra_outputs.append(name)
+        self._finish(name, value, (self.lead, *shape), TensorProto.FLOAT)
 
     def op(self, op_type: str, inputs: Sequence[str], *, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output; returns its name."""
@@ -147,14 +171,37 @@ class Graph:
             return self.rms_norm(residual, name, weight, eps), residual
         if self.fast:
             gain = self.const(name, as_array(weight))
-            normed, mean, inverse, total = self.ops(
-                "SkipSimplifiedLayerNormalization", [residual, branch, gain], 4, domain=CONTRIB, epsilon=eps
-            )
-            # An empty name tells onnxruntime not to compute an optional output.
-            self._renames |= {mean: "", inverse: ""}
-            return normed, total
+            return self._skip_norm("SkipSimplifiedLayerNormalization", [residual, branch, gain], eps)
         total = self.op("Add", [residual, branch])
         return self.rms_norm(total, name, weight, eps), total
+
+    def layer_norm(self, x: str, name: str, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> str:
+        """(x − mean) / sqrt(var + eps) · weight + bias over the last axis (Ba et al. 2016)."""
+        gain, shift = self.const(f"{name}.weight", as_array(weight)), self.const(f"{name}.bias", as_array(bias))
+        if self.fast:
+            return self.op("LayerNormalization", [x, gain, shift], axis=-1, epsilon=eps)
+        centred = self.op("Sub", [x, self.op("ReduceMean", [x], axes=[-1], keepdims=1)])
+        variance = self.op("ReduceMean", [self.op("Mul", [centred, centred])], axes=[-1], keepdims=1)
+        root = self.op("Sqrt", [self.op("Add", [variance, self.const("eps", np.array([eps], np.float32))])])
+        return self.op("Add", [self.op("Mul", [self.op("Div", [centred, root]), gain]), shift])
+
+    def add_layer_norm(
+        self, residual: str, branch: str | None, name: str, weight: torch.Tensor, bias: torch.Tensor, eps: float
+    ) -> tuple[str, str]:
+        """(norm(residual + branch), residual + branch); without a branch (norm(residual), residual)."""
+        if branch is None:
+            return self.layer_norm(residual, name, weight, bias, eps), residual
+        if self.fast:
+            gain, shift = self.const(f"{name}.weight", as_array(weight)), self.const(f"{name}.bias", as_array(bias))
+            return self._skip_norm("SkipLayerNormalization", [residual, branch, gain, shift], eps)
+        total = self.op("Add", [residual, branch])
+        return self.layer_norm(total, name, weight, bias, eps), total
+
+    def _skip_norm(self, op_type: str, inputs: list[str], eps: float) -> tuple[str, str]:
+        normed, mean, inverse, total = self.ops(op_type, inputs, 4, domain=CONTRIB, epsilon=eps)
+        # An empty name tells onnxruntime not to compute an optional output.
+        self._renames |= {mean: "", inverse: ""}
+        return normed, total
 
     def count(self, scope: str) -> int:
         """Number of nodes emitted in `scope`."""
@@ -166,25 +213,25 @@ class Graph:
         for node in nodes:
             node.input[:] = [self._renames.get(v, v) for v in node.input]
             node.output[:] = [self._renames.get(v, v) for v in node.output]
-        results = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, _, s in self._results]
+        results = [helper.make_tensor_value_info(n, dtype, list(s)) for n, _, s, dtype in self._results]
         # Constant outputs cost nothing in a step: they are initializers, fetched once at load.
         results += [
-            helper.make_tensor_value_info(f"{name}_init", TensorProto.FLOAT, [1, *shape])
-            for name, shape in self.states.items()
+            helper.make_tensor_value_info(f"{name}_init", _DTYPES[state.dtype], [1, *state.shape])
+            for name, state in self.states.items()
         ]
         initializers = [numpy_helper.from_array(array, name) for name, array in self._constants.items()]
         graph = helper.make_graph(nodes, "step", self._inputs, results, initializers)
-        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS[self.variant].items()]
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
         model = helper.make_model(
-            graph, opset_imports=opsets, ir_version=IR_VERSION[self.variant], producer_name="kizzasi_export"
+            graph, opset_imports=opsets, ir_version=_IR_VERSION[self.opsets[""]], producer_name="kizzasi_export"
         )
         onnx.checker.check_model(model)
         return cast(bytes, model.SerializeToString())
 
-    def _finish(self, name: str, value: str, shape: tuple[int | str, ...]) -> None:
-        taken = {v for _, v, _ in self._results}
+    def _finish(self, name: str, value: str, shape: tuple[int | str, ...], dtype: int) -> None:
+        taken = {v for _, v, _, _ in self._results}
         computed = {v for node in self.nodes for v in node.output}
         if value in taken or value not in computed:
             value = self.op("Identity", [value])
         self._renames[value] = name
-        self._results.append((name, value, shape))
+        self._results.append((name, value, shape, dtype))

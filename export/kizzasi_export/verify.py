@@ -60,7 +60,7 @@ def _replay(bundle: Bundle) -> Report:
     vector = bundle.manifest.parity.vector
     x = np.asarray(vector.x, np.float32)[:, None]  # [T, 1, in]
     expected = np.asarray(vector.y, np.float32)[:, None]  # [T, 1, out]
-    error = np.abs(parity.run_bundle(bundle, x).astype(np.float64) - expected)
+    error = np.abs(parity.run_bundle(bundle, x)["y"].astype(np.float64) - expected)
     scale = np.maximum(np.abs(expected).max((0, 1)), parity.SCALE_FLOOR)  # [out]
     found = parity.Deviation(float(error.max()), float((error / scale).max()))
     return _report(bundle.manifest, found, len(x), "replay")

@@ -2,23 +2,26 @@
 
 Settings and call path are the measured ones of DESIGN §3: at these model sizes the call costs as much as
 the arithmetic. Binding A reads state buffer 0 and writes buffer 1, binding B the other way round (ping-pong):
-a step never overwrites the state it started from, and a failed one is undone by not swapping.
+a step never overwrites the state it started from, and a failed one is undone by not swapping. States that the
+manifest marks `in_place` (ring caches) have one buffer, read and written by both bindings.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from kizzasi_edge.bundle import Bundle
-from kizzasi_edge.engines.base import FloatArray
+from kizzasi_edge.engines.base import FloatArray, StateArray
 from kizzasi_edge.errors import BundleError, ConfigError, ModelError, SnapshotError
 
 __all__ = ["OrtEngine"]
+
+_TENSOR_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 
 
 class OrtEngine:
@@ -37,6 +40,7 @@ class OrtEngine:
     name = "ort"
     x: FloatArray
     y: FloatArray
+    head: dict[str, FloatArray]
 
     def __init__(self, bundle: Bundle, batch: int = 1) -> None:
         manifest = bundle.manifest
@@ -48,23 +52,27 @@ class OrtEngine:
         self._path = bundle.path
         self._batch = batch
         self._input_dim, self._output_dim = manifest.input_dim, manifest.output_dim
-        self._shapes = {state.name: (batch, *state.shape[1:]) for state in manifest.states}
+        self._states = {
+            state.name: np.empty((batch, *state.shape[1:]), state.dtype) for state in manifest.states
+        }  # shapes and dtypes
+        self._in_place = {state.name for state in manifest.states if state.in_place}
+        self._head = manifest.head_outputs
         self._session = _open_session(bundle)
         _check_tensors(bundle, self._session)
         self._init = self._read_init()
         self._allocate()
 
-    def _read_init(self) -> dict[str, FloatArray]:
-        if not self._shapes:
+    def _read_init(self) -> dict[str, StateArray]:
+        if not self._states:
             return {}
-        feed = {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
+        feed: dict[str, StateArray] = {name: np.zeros_like(like) for name, like in self._states.items()}
         feed["x"] = np.zeros((self._batch, self._input_dim), np.float32)
-        values = self._session.run([f"{name}_init" for name in self._shapes], feed)
+        values = self._session.run([f"{name}_init" for name in self._states], feed)
         init = {}
-        for (name, shape), value in zip(self._shapes.items(), values, strict=True):
+        for (name, like), value in zip(self._states.items(), values, strict=True):
             if not np.isfinite(value).all():
                 raise BundleError(f"{self._path}: {name}_init: found NaN or Inf, expected finite values")
-            init[name] = np.broadcast_to(value, shape).astype(np.float32)
+            init[name] = np.broadcast_to(value, like.shape).astype(like.dtype)
         return init
 
     def _allocate(self) -> None:
@@ -72,16 +80,20 @@ class OrtEngine:
         x = np.zeros((self._batch, self._input_dim), np.float32)
         y = np.zeros((self._batch, self._output_dim), np.float32)
         self.x, self.y = (x[0], y[0]) if self._batch == 1 else (x, y)
-        self._buffers = [{name: init.copy() for name, init in self._init.items()} for _ in range(2)]
+        head = {name: np.zeros((self._batch, *shape), np.float32) for name, shape in self._head.items()}
+        self.head = {name: array[0] if self._batch == 1 else array for name, array in head.items()}
+        first = {name: init.copy() for name, init in self._init.items()}
+        second = {name: array if name in self._in_place else array.copy() for name, array in first.items()}
+        self._buffers = [first, second]
         self._live = 0
         self._calls: list[Callable[[], object]] = []
         for now in range(2):
             binding = self._session.io_binding()
             for name, array in {"x": x, **self._buffers[now]}.items():
-                binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+                binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
             following = {f"{name}_out": array for name, array in self._buffers[1 - now].items()}
-            for name, array in {"y": y, **following}.items():
-                binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            for name, array in {"y": y, **head, **following}.items():
+                binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
             self._calls.append(_prebuilt_call(self._session, binding))
 
     def run(self) -> None:
@@ -93,17 +105,17 @@ class OrtEngine:
     def commit(self) -> None:
         self._live = 1 - self._live
 
-    def state(self) -> dict[str, FloatArray]:
+    def state(self) -> dict[str, StateArray]:
         return {name: array.copy() for name, array in self._buffers[self._live].items()}
 
-    def load_state(self, state: dict[str, FloatArray]) -> None:
-        if state.keys() != self._shapes.keys():
-            raise SnapshotError(f"{self._path}: states: found {sorted(state)}, expected {sorted(self._shapes)}")
-        for name, shape in self._shapes.items():
+    def load_state(self, state: Mapping[str, StateArray]) -> None:
+        if state.keys() != self._states.keys():
+            raise SnapshotError(f"{self._path}: states: found {sorted(state)}, expected {sorted(self._states)}")
+        for name, like in self._states.items():
             found = state[name]
-            if found.shape != shape or found.dtype != np.float32:
+            if found.shape != like.shape or found.dtype != like.dtype:
                 raise SnapshotError(
-                    f"{self._path}: state {name}: found {found.dtype} {found.shape}, expected float32 {shape}"
+                    f"{self._path}: state {name}: found {found.dtype} {found.shape}, expected {like.dtype} {like.shape}"
                 )
         self._adopt(state)
 
@@ -116,7 +128,7 @@ class OrtEngine:
         twin._adopt(self._buffers[self._live])
         return twin
 
-    def _adopt(self, state: dict[str, FloatArray]) -> None:
+    def _adopt(self, state: Mapping[str, StateArray]) -> None:
         for name, array in self._buffers[self._live].items():
             array[...] = state[name]
 
@@ -153,8 +165,11 @@ def _check_tensors(bundle: Bundle, session: Any) -> None:
     manifest = bundle.manifest
     lead: int | str = manifest.batch
     states = {state.name: tuple(state.shape[1:]) for state in manifest.states}
+    types = {state.name: _TENSOR_TYPES[state.dtype] for state in manifest.states}
+    types |= {f"{name}_{end}": kind for name, kind in types.items() for end in ("out", "init")}
     inputs = {"x": (manifest.input_dim,), **states}
-    outputs = {"y": (manifest.output_dim,), **{f"{name}_out": shape for name, shape in states.items()}}
+    outputs = {"y": (manifest.output_dim,), **manifest.head_outputs}
+    outputs |= {f"{name}_out": shape for name, shape in states.items()}
     init = {f"{name}_init": shape for name, shape in states.items()}
     for side, expected, found in (
         ("inputs", inputs, session.get_inputs()),
@@ -167,8 +182,9 @@ def _check_tensors(bundle: Bundle, session: Any) -> None:
                 f"(missing {sorted(expected.keys() - names)}, extra {sorted(names - expected.keys())})"
             )
         for tensor in found:
-            if tensor.type != "tensor(float)":
-                raise BundleError(f"{bundle.path}: tensor {tensor.name}: found {tensor.type}, expected tensor(float)")
+            wanted = types.get(tensor.name, "tensor(float)")
+            if tensor.type != wanted:
+                raise BundleError(f"{bundle.path}: tensor {tensor.name}: found {tensor.type}, expected {wanted}")
             # An initial state is constant, so one row may stand for every stream of a batch.
             leads = {lead, 1} if tensor.name in init else {lead}
             if not _shape_agrees(tensor.shape, expected[tensor.name], leads):

@@ -64,7 +64,7 @@ def test_parity_over_1000_steps(
     assert found.relative_error <= found.bound == 1e-5
     # Measured again, independently of what export stored, on other inputs.
     x = parity.excitation(model, 300, 3 if batch else 1, seed=5)
-    y, expected = parity.run_bundle(bundle, x), parity.run_torch(model, x)
+    y, expected = parity.run_bundle(bundle, x)["y"], parity.run_torch(model, x)["y"]
     assert expected.std((0, 1)).min() > 1e-2
     assert (np.abs(y - expected) / expected.std((0, 1))).max() <= 1e-5
 
@@ -86,7 +86,7 @@ def test_saturated_models_are_as_exact_as_torch(variant: Any, small: StepModel) 
     graph = Graph(variant)
     small.emit(graph)
     scale = truth.std((0, 1))
-    torch_error = (np.abs(parity.run_torch(small, x) - truth) / scale).max()
+    torch_error = (np.abs(parity.run_torch(small, x)["y"] - truth) / scale).max()
     ort_error = (np.abs(_run_graph(graph.build(), x) - truth) / scale).max()
     assert torch_error < 1e-2
     assert ort_error <= 1e-5 + 10 * torch_error

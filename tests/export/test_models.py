@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kizzasi_export import KINDS, SequenceModel, StepModel, build_model
+from kizzasi_export import SequenceModel, StepModel, build_model
 from kizzasi_export.models import Normalizer
 from kizzasi_export.models.reference import ReferenceModel
 
@@ -78,7 +78,7 @@ def test_head_dim_divides_the_width(hidden: int, head: int) -> None:
         ({"kind": "lstm"}, "unknown model kind 'lstm'"),
         ({"hidden_dim": 0}, "hidden_dim = 0"),
         ({"head_dim": 7}, "head_dim = 7"),
-        ({"kernel": 3}, "kernel"),
+        ({"kernel": 3}, "unknown size kernel"),
         ({"anchor": [0, 1]}, "without reference_tau"),
         ({"reference_tau": 5.0}, "one anchor per output"),
         ({"reference_tau": 5.0, "anchor": [0, 4]}, r"anchor\[1\] = 4"),
@@ -86,7 +86,7 @@ def test_head_dim_divides_the_width(hidden: int, head: int) -> None:
     ],
 )
 def test_impossible_models_are_refused(change: dict[str, object], match: str) -> None:
-    arguments: dict[str, object] = {"kind": KINDS[0], "input_dim": 4, "output_dim": 2, "hidden_dim": 16, **change}
+    arguments: dict[str, object] = {"kind": "mamba2", "input_dim": 4, "output_dim": 2, "hidden_dim": 16, **change}
     with pytest.raises(ValueError, match=match):
         build_model(**arguments)  # type: ignore[arg-type]
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from kizzasi_export.models.base import Network, SequenceModel, State
-from kizzasi_export.models.mamba2 import Mamba2, Mamba2Config
+from kizzasi_export.models.head import make_head
 from kizzasi_export.models.normalizer import Normalizer
 from kizzasi_export.models.reference import ReferenceModel
 from kizzasi_export.models.step_model import StepModel
+from kizzasi_export.models.tokenizer import Tokenizer
 
 __all__ = [
     "KINDS",
@@ -21,10 +24,22 @@ __all__ = [
     "SequenceModel",
     "State",
     "StepModel",
+    "Tokenizer",
     "build_model",
 ]
 
-_NETWORKS: dict[str, Callable[..., nn.Module]] = {"mamba2": lambda **sizes: Mamba2(Mamba2Config(**sizes))}
+_NETWORKS: dict[str, tuple[str, str]] = {
+    "mamba": ("mamba", "Mamba"),
+    "mamba2": ("mamba2", "Mamba2"),
+    "rwkv4": ("rwkv4", "RWKV4"),
+    "rwkv6": ("rwkv6", "RWKV6"),
+    "rwkv7": ("rwkv7", "RWKV7"),
+    "s4": ("s4", "S4"),
+    "s4d": ("s4d", "S4D"),
+    "s5": ("s5", "S5"),
+    "transformer": ("transformer", "Transformer"),
+}
+"""Kind → module and network class; the class `<name>Config` beside it holds the sizes."""
 
 KINDS: tuple[str, ...] = tuple(_NETWORKS)
 
@@ -37,6 +52,9 @@ def build_model(
     hidden_dim: int = 64,
     state_dim: int = 16,
     num_layers: int = 2,
+    context_window: int | None = None,
+    head: str = "continuous",
+    tokenizer: Mapping[str, Any] | None = None,
     reference_tau: float | None = None,
     anchor: Sequence[int] | None = None,
     **architecture: Any,
@@ -46,32 +64,63 @@ def build_model(
     Args:
         kind: one of `KINDS`.
         input_dim, output_dim: channels of x and y.
-        hidden_dim, state_dim, num_layers: width, state size per channel, depth.
+        hidden_dim, num_layers: width and depth.
+        state_dim: state values per channel, for the kinds that have such a size (mamba, mamba2, s4, s4d, s5). RWKV's
+            follows from `head_dim`, the Transformer's from `context_window`.
+        context_window: steps that matter: the training window, and for the Transformer the length of its cache.
+        head: "continuous", "gaussian" (adds output ``logvar``) or "categorical" (adds ``logits``).
+        tokenizer: for a categorical head, arguments of `Tokenizer`: kind, vocab, low, high.
         reference_tau: time constant in samples of the output reference model (the network then commands
             velocities per sample, which the graph integrates to positions); None = no such stage.
         anchor: with `reference_tau`, one input index per output: the measured quantity that it starts from.
-        architecture: further sizes of the kind; for mamba2: expand, conv_dim, head_dim, chunk.
+        architecture: further sizes of the kind (the fields of its config class).
 
     Raises:
-        ValueError: an unknown kind or size, or an anchor that does not fit.
+        ValueError: an unknown kind or size, or a tokenizer or anchor that does not fit.
     """
     if kind not in _NETWORKS:
         raise ValueError(f"unknown model kind {kind!r}, expected one of {', '.join(KINDS)}")
-    sizes = {
+    sizes = {"hidden_dim": hidden_dim, "state_dim": state_dim, "num_layers": num_layers, **architecture}
+    for name, value in (("input_dim", input_dim), ("output_dim", output_dim)):
+        if value < 1:
+            raise ValueError(f"{name} = {value}, expected ≥ 1")
+    made = make_head(head, output_dim, tokenizer)
+    network = _network(kind, input_dim, made.raw_dim, context_window, sizes)
+    reference = _reference(reference_tau, anchor, input_dim, output_dim)
+    config = {
+        "kind": kind,
         "input_dim": input_dim,
         "output_dim": output_dim,
-        "hidden_dim": hidden_dim,
-        "state_dim": state_dim,
-        "num_layers": num_layers,
-        **architecture,
+        **sizes,
+        "context_window": context_window,
+        "head": head,
+        "tokenizer": dict(tokenizer) if tokenizer else None,
+        "reference_tau": reference_tau,
+        "anchor": list(anchor) if anchor else None,
     }
+    return StepModel(network, config, made, reference)
+
+
+def _network(
+    kind: str, input_dim: int, raw_dim: int, context_window: int | None, sizes: Mapping[str, Any]
+) -> nn.Module:
+    module, name = _NETWORKS[kind]
+    home = importlib.import_module(f"kizzasi_export.models.{module}")
+    config = getattr(home, f"{name}Config")
+    known = {field.name for field in dataclasses.fields(config)}
+    if unknown := sorted(sizes.keys() - known):
+        raise ValueError(f"{kind}: unknown size {', '.join(unknown)}, expected one of {', '.join(sorted(known))}")
+    arguments = dict(sizes)
+    if context_window is not None:
+        if context_window < 1:
+            raise ValueError(f"{kind}: context_window = {context_window}, expected ≥ 1")
+        if "context_window" in known:
+            arguments["context_window"] = context_window
     try:
-        network = _NETWORKS[kind](**sizes)
-    except TypeError as error:
+        network: nn.Module = getattr(home, name)(config(input_dim=input_dim, output_dim=raw_dim, **arguments))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{kind}: {error}") from None
-    reference = _reference(reference_tau, anchor, input_dim, output_dim)
-    config = {"kind": kind, **sizes, "reference_tau": reference_tau, "anchor": list(anchor) if anchor else None}
-    return StepModel(network, config, reference)
+    return network
 
 
 def _reference(

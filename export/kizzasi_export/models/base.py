@@ -9,7 +9,7 @@ from torch import Tensor
 from kizzasi_export.graph import Graph
 
 State = dict[str, Tensor]
-"""Recurrent state: name → float32 tensor, leading dimension batch."""
+"""Recurrent state: name → tensor (float32, or int64 for counters), leading dimension batch."""
 
 
 @runtime_checkable
@@ -35,15 +35,21 @@ class SequenceModel(Protocol):
 
 @runtime_checkable
 class Network(Protocol):
-    """The learned part inside a model, on normalised values."""
+    """The learned part inside a model, on normalised values; the last axis of its result is the head's."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, input_dim] → [B, T, output_dim]."""
+        """x [B, T, input_dim] → [B, T, output_dim], from the initial state."""
+        ...
+
+    def scan(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """`forward` from any state, and the state after it: T repeated steps, in parallel."""
         ...
 
     def initial_state(self, batch: int) -> State: ...
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]: ...
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, input_dim] → ([B, output_dim], next state); `state` is not modified."""
+        ...
 
     def emit(self, graph: Graph, x: str) -> str:
         """Value `x` [B, input_dim] → the name of the output value [B, output_dim]."""

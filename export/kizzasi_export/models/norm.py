@@ -1,10 +1,26 @@
-"""Root-mean-square norms with the parameter names of state-spaces/mamba (``weight``)."""
+"""Norms of the residual stream, with the parameter names of the reference implementations."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kizzasi_export.graph import Graph
+
+
+class Norm(Protocol):
+    """What stands before a branch."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., dim] → [..., dim]."""
+        ...
+
+    def emit(self, g: Graph, name: str, residual: str, branch: str | None) -> tuple[str, str]:
+        """Values → (norm(residual + branch), residual + branch); without a branch (norm(residual), residual)."""
+        ...
 
 
 class RMSNorm(nn.Module):
@@ -18,6 +34,16 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., dim] → [..., dim]."""
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+
+    def emit(self, g: Graph, name: str, residual: str, branch: str | None) -> tuple[str, str]:
+        return g.add_rms_norm(residual, branch, name, self.weight, self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's LayerNorm (Ba et al. 2016) over the last axis, with bias, and its nodes."""
+
+    def emit(self, g: Graph, name: str, residual: str, branch: str | None) -> tuple[str, str]:
+        return g.add_layer_norm(residual, branch, name, self.weight, self.bias, self.eps)
 
 
 class GatedRMSNorm(RMSNorm):

@@ -60,6 +60,25 @@ class ReferenceModel(nn.Module):
         y: Tensor = start + torch.fft.irfft(spectrum * goals, 2 * length, dim=1)[:, :length]  # [B, T, out]
         return y.to(goal.dtype)
 
+    def scan(self, goal: Tensor, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """`forward` from any state, and the state after it.
+
+        The velocity that was there decays on its own: it moves p by v·(β + β² + …), β = 1 − α.
+        """
+        length, beta = goal.shape[1], 1 - self.alpha
+        start = torch.where(state["started"] > 0, state["reference_p"], x[:, 0, self.anchor])  # [B, out]
+        k = torch.arange(1, length + 1, dtype=torch.float64, device=goal.device)  # [T]
+        decayed = beta**k  # [T]
+        v0 = state["reference_v"].double()[:, None]  # [B, 1, out]
+        coasted = v0 * (beta * (1 - decayed) / self.alpha)[:, None]  # [B, T, out]
+        driven = self.forward(goal, x).double() - x[:, :1, self.anchor]  # [B, T, out], from rest
+        p = (start[:, None] + coasted + driven).to(goal.dtype)  # [B, T, out]
+        kept = self.alpha * beta ** (length - k)  # [T]
+        v = v0[:, 0] * decayed[-1] + torch.einsum("t,bto->bo", kept, goal.double())  # [B, out]
+        return p, {
+            "reference_v": v.to(goal.dtype), "reference_p": p[:, -1], "started": torch.ones_like(state["started"])
+        }  # fmt: skip
+
     def initial_state(self, batch: int) -> State:
         zeros = torch.zeros(batch, len(self.anchor), device=self.anchor.device)
         return {"reference_v": zeros, "reference_p": zeros.clone(), "started": zeros.new_zeros(batch, 1)}

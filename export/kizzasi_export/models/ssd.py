@@ -25,17 +25,20 @@ def segment_sum(log_decay: Tensor) -> Tensor:
     return sums.masked_fill(~below.tril(0), float("-inf"))
 
 
-def ssd_chunked(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, *, chunk: int) -> Tensor:
+def ssd_chunked(
+    x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, state: Tensor, *, chunk: int
+) -> tuple[Tensor, Tensor]:
     """The scan by blocks of the semiseparable matrix (Dao & Gu 2024, §6, Listing 1).
 
     Args:
         x: [b, t, h, p], already multiplied by dt.
         log_decay: [b, t, h], dt·A ≤ 0.
         B, C: [b, t, n], shared by all heads (ngroups = 1).
+        state: [b, h, n, p] before the first step.
         chunk: block length; t need not be a multiple.
 
     Returns:
-        y [b, t, h, p].
+        (y [b, t, h, p], state [b, h, n, p] after the last step).
     """
     b, t, h, p = x.shape
     n = B.shape[-1]
@@ -61,21 +64,21 @@ def ssd_chunked(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, *, chunk: in
 
     # 3. Recurrence between chunks: the state each chunk starts from (centre factor, A-block).
     chunk_decay = F.pad(a_cum[..., -1], (1, 0))  # [b, h, c+1]
-    between = segment_sum(chunk_decay).exp()[..., :-1, 1:]  # [b, h, c, c]
-    start = torch.einsum("bhzc,bchnp->bzhnp", between, left)  # [b, c, h, n, p]
+    between = segment_sum(chunk_decay).exp()  # [b, h, c+1, c+1]
+    left = torch.cat([state[:, None], left], 1)  # [b, c+1, h, n, p]
+    start = torch.einsum("bhzc,bchnp->bzhnp", between, left)  # [b, c+1, h, n, p]
+    start, last = start[:, :-1], start[:, -1]  # [b, c, h, n, p] [b, h, n, p]
 
     # 4. What the starting state contributes within each chunk (left factor, C-block).
     y_offset = torch.einsum("bcln,bchnp,bhcl->bclhp", C, start, a_cum.exp())  # [b, c, l, h, p]
-    return (y_diagonal + y_offset).reshape(b, c * chunk, h, p)[:, :t]
+    return (y_diagonal + y_offset).reshape(b, c * chunk, h, p)[:, :t], last
 
 
-def ssd_sequential(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """The same recurrence, one step after another; arguments and result as `ssd_chunked`."""
-    b, t, h, p = x.shape
-    state = x.new_zeros(b, h, B.shape[-1], p)  # [b, h, n, p]
+def ssd_sequential(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The same recurrence, one step after another; arguments and results as `ssd_chunked`."""
     ys = []
-    for i in range(t):
+    for i in range(x.shape[1]):
         decay = log_decay[:, i].exp()[..., None, None]  # [b, h, 1, 1]
         state = decay * state + B[:, i, None, :, None] * x[:, i, :, None, :]  # [b, h, n, p]
         ys.append(torch.einsum("bn,bhnp->bhp", C[:, i], state))  # [b, h, p]
-    return torch.stack(ys, 1)
+    return torch.stack(ys, 1), state

@@ -1,4 +1,4 @@
-"""The deployable model: normaliser, network and reference model as one module.
+"""The deployable model: normaliser, network, head and reference model as one module.
 
 Training, verification and the exported graph all use this module, so they cannot disagree about units.
 """
@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from kizzasi_export.graph import Graph, as_array
 from kizzasi_export.models.base import Network, State
+from kizzasi_export.models.head import Head
 from kizzasi_export.models.normalizer import Normalizer
 from kizzasi_export.models.reference import ReferenceModel
 
 
 class StepModel(nn.Module):
-    """x (raw SI) → normalise → network → de-normalise → optional reference model → y (raw SI).
+    """x (raw SI) → normalise → network → head (de-normalises) → optional reference model → y (raw SI).
 
     Args:
-        network: the learned part; satisfies `Network`.
+        network: the learned part; satisfies `Network`. Its last axis is the head's `raw_dim`.
         config: arguments that rebuild this module through `build_model(**config)`.
+        head: what the network's output means; None = continuous.
         reference: None, or the output stage.
     """
 
@@ -32,14 +34,23 @@ class StepModel(nn.Module):
     output_mean: Tensor
     output_std: Tensor
 
-    def __init__(self, network: nn.Module, config: Mapping[str, Any], reference: ReferenceModel | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        config: Mapping[str, Any],
+        head: Head | None = None,
+        reference: ReferenceModel | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(network, Network):
-            raise TypeError(f"{type(network).__name__} lacks forward, initial_state, step or emit")
+            raise TypeError(f"{type(network).__name__} lacks forward, scan, initial_state, step or emit")
         self.network: nn.Module = network
         self.config = dict(config)
         self.input_dim, self.output_dim = int(config["input_dim"]), int(config["output_dim"])
+        self.head = Head(self.output_dim) if head is None else head
         self.reference = reference
+        if reference is not None and self.head.kind != "continuous":
+            raise ValueError(f"reference_tau needs a continuous head, found {self.head.kind}")
         for side, dim in (("input", self.input_dim), ("output", self.output_dim)):
             self.register_buffer(f"{side}_mean", torch.zeros(dim))
             self.register_buffer(f"{side}_std", torch.ones(dim))
@@ -63,41 +74,63 @@ class StepModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, input_dim] → y [B, T, output_dim]."""
-        goal = self.goal(x)
-        return goal if self.reference is None else self.reference(goal, x)
+        return self.outputs(x)["y"]
+
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """`forward` with the head's other output: ``logvar`` [B, T, out] or ``logits`` [B, T, out, vocab]."""
+        found = self._headed(self._net.forward(self._normalised(x)))
+        if self.reference is not None:
+            found["y"] = self.reference(found["y"], x)
+        return found
 
     def goal(self, x: Tensor) -> Tensor:
         """What the network asks for before the reference model: x [B, T, input_dim] → [B, T, output_dim]."""
-        return self._net.forward((x - self.input_mean) / self.input_std) * self.output_std + self.output_mean
+        return self._headed(self._net.forward(self._normalised(x)))["y"]
 
     def initial_state(self, batch: int) -> State:
         """The state before the first step, of every part."""
         state = self._net.initial_state(batch)
         return state if self.reference is None else state | self.reference.initial_state(batch)
 
+    def scan(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """`outputs` from any state, and the state after it: x [B, T, input_dim] → (outputs, state)."""
+        raw, after = self._net.scan(self._normalised(x), state)
+        found = self._headed(raw)
+        if self.reference is not None:
+            found["y"], reference = self.reference.scan(found["y"], x, state)
+            after |= reference
+        return found, after
+
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B, input_dim] → (y [B, output_dim], next state)."""
-        out, nxt = self._net.step((x - self.input_mean) / self.input_std, state)
-        y = out * self.output_std + self.output_mean  # [B, out]
-        if self.reference is None:
-            return y, nxt
-        y, reference = self.reference.step(y, x, state)
-        return y, nxt | reference
+        found, after = self.step_outputs(x, state)
+        return found["y"], after
+
+    def step_outputs(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """`step` with the head's other output: x [B, input_dim] → (outputs, next state)."""
+        raw, after = self._net.step(self._normalised(x), state)
+        found = self._headed(raw)
+        if self.reference is not None:
+            found["y"], reference = self.reference.step(found["y"], x, state)
+            after |= reference
+        return found, after
 
     def emit(self, graph: Graph) -> None:
-        """The whole step graph: input ``x``, the states, output ``y``."""
+        """The whole step graph: input ``x``, the states, output ``y`` and the head's other output."""
         x = graph.input("x", (self.input_dim,))
         graph.scope("normalizer")
-        y = self._net.emit(graph, self._emit_normalised(graph, x))  # [B, out]
-        graph.scope("denormalizer")
-        std, mean = as_array(self.output_std), as_array(self.output_mean)
-        if np.any(std != 1):
-            y = graph.op("Mul", [y, graph.const("std", std)])
-        if np.any(mean != 0):
-            y = graph.op("Add", [y, graph.const("mean", mean)])
+        raw = self._net.emit(graph, self._emit_normalised(graph, x))  # [B, raw_dim]
+        graph.scope("head")
+        y = self.head.emit(graph, raw, self.output_mean, self.output_std)  # [B, out]
         if self.reference is not None:
             y = self.reference.emit(graph, y, x)
         graph.output("y", y, (self.output_dim,))
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return (x - self.input_mean) / self.input_std
+
+    def _headed(self, raw: Tensor) -> dict[str, Tensor]:
+        return self.head(raw, self.output_mean, self.output_std)  # type: ignore[no-any-return]
 
     def _emit_normalised(self, graph: Graph, x: str) -> str:
         """x [B, in] → [B, in], normalised; an identity normaliser costs no node."""
