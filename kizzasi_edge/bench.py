@@ -46,7 +46,8 @@ def bench(path: str | os.PathLike[str], seconds: float = 3.0) -> dict[str, Any]:
         predictor = Predictor(bundle, engine="ort")
         rate_hz = bundle.manifest.sample_rate_hz if mode == "paced" else None
         results.append(
-            {"engine": predictor.engine, "precision": "f32", "mode": mode} | _time(predictor, xs, seconds, rate_hz)
+            {"engine": predictor.engine, "precision": bundle.manifest.precision, "mode": mode}
+            | _time(predictor, xs, seconds, rate_hz)
         )
     return {
         "machine": machine(),
@@ -106,32 +107,40 @@ def _percentiles(took_ns: npt.NDArray[np.int64]) -> dict[str, float]:
 
 
 def floor_us(shapes: list[tuple[int, int]], seconds: float = 1.0) -> dict[str, float]:
-    """Median time in µs to stream weights of these (n, k) shapes once, as float32 and as 8-bit integers.
+    """Median time in µs to stream weights of these (n, k) shapes once, as float32 and as 8-bit integers."""
+    if not shapes:
+        return {"f32": 0.0, "int8": 0.0}
+    return {precision: _median_us(call, seconds) for precision, call in floor_calls(shapes).items()}
+
+
+def floor_calls(shapes: list[tuple[int, int]]) -> dict[str, Callable[[], object]]:
+    """Calls that stream weights of these (n, k) shapes once: "f32" and "int8".
 
     Matrix-vector products in C on one thread (kz_gemv), weights back to back, caches as warm as they get.
     """
     from kizzasi_bridge._kz_step import ffi, lib
 
-    if not shapes:
-        return {"f32": 0.0, "int8": 0.0}
     block = int(lib.KZ_GEMV_BLOCK)
     n, k = (np.array(column, np.int32) for column in zip(*shapes, strict=True))
     rows = -(-n // block) * block
     rng = np.random.default_rng(0)
 
-    def pointer(kind: str, array: npt.NDArray[Any]) -> Any:
-        return ffi.cast(kind, ffi.from_buffer(array))
+    def call(gemvs: Callable[..., object], *buffers: tuple[str, npt.NDArray[Any]]) -> Callable[[], object]:
+        sizes = (("int32_t *", n), ("int32_t *", k))
+        pointers = [ffi.cast(kind, ffi.from_buffer(array)) for kind, array in (*buffers, *sizes)]
+
+        def run(_alive: object = (buffers, n, k)) -> object:  # a cast pointer keeps no buffer alive
+            return gemvs(*pointers, len(shapes))
+
+        return run
 
     weights = rng.standard_normal(int((rows * k).sum(dtype=np.int64)), np.float32)
     x, y = rng.standard_normal(int(k.max()), np.float32), np.empty(int(rows.max()), np.float32)
-    sizes = (pointer("int32_t *", n), pointer("int32_t *", k), len(shapes))
-    f32 = (pointer("float *", weights), pointer("float *", x), pointer("float *", y), *sizes)
     weights8 = rng.integers(-127, 128, int((n.astype(np.int64) * k).sum()), np.int8)
     x8, y8 = rng.integers(-127, 128, int(k.max()), np.int8), np.empty(int(n.max()), np.int32)
-    i8 = (pointer("int8_t *", weights8), pointer("int8_t *", x8), pointer("int32_t *", y8), *sizes)
     return {
-        "f32": _median_us(lambda: lib.kz_gemvs_f32(*f32), seconds),
-        "int8": _median_us(lambda: lib.kz_gemvs_i8(*i8), seconds),
+        "f32": call(lib.kz_gemvs_f32, ("float *", weights), ("float *", x), ("float *", y)),
+        "int8": call(lib.kz_gemvs_i8, ("int8_t *", weights8), ("int8_t *", x8), ("int32_t *", y8)),
     }
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Manifest",
     "Parity",
     "ParityVector",
+    "Quantization",
     "Signal",
     "StateSpec",
     "Tokenizer",
@@ -95,7 +96,10 @@ class Tokenizer(_Section):
 
 
 class ParityVector(_Section):
-    """A replayable run from the initial state: `x` (steps, input_dim) and torch's `y` (steps, output_dim)."""
+    """A replayable run from the initial state: `x` (steps, input_dim) and `y` (steps, output_dim).
+
+    y is torch's; with quantised weights it is the file's own, from onnxruntime where it was exported.
+    """
 
     seed: int
     x: list[list[Finite]] = Field(min_length=1, max_length=64)
@@ -103,13 +107,38 @@ class ParityVector(_Section):
 
 
 class Parity(_Section):
-    """torch against onnxruntime over `steps` steps; relative_error = max |error_i| / max(std(y_i), 1e-6)."""
+    """torch against onnxruntime over `steps` steps, both with float32 weights.
+
+    relative_error = max |error_i| / max(std(y_i), floor), over y and the head's other output (of a categorical head
+    the logits only: y jumps between levels). The floor is 1e-6, for a logvar 1.
+    """
 
     steps: Positive
     max_abs_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     relative_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     bound: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-5
     vector: ParityVector
+
+
+class Quantization(_Section):
+    """How far the file's weights of fewer bits lead from the float32 model.
+
+    `matrices` of `weights` values in all are stored so, everything else is float32; `block` weights share a scale.
+    Open loop: both models get the same inputs for `steps` steps, each keeps its own state. Free run: from there on
+    the outputs that bear an input's name are fed back, the other inputs are held (`Predictor.predict_n`). Errors are
+    relative to each output's scale, as in Parity; `scale` are y's, in the outputs' units.
+    """
+
+    matrices: Positive
+    weights: Positive
+    block: Positive | None = None
+    steps: Positive
+    open_loop_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    bound: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    free_run_steps: Positive
+    free_run_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    free_run_bound: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    scale: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
 class Manifest(_Section):
@@ -121,7 +150,7 @@ class Manifest(_Section):
     schema_version: Literal[1] = 1
     kind: str = Field(min_length=1)
     variant: Literal["fast", "portable"]
-    precision: Literal["f32"] = "f32"
+    precision: Literal["f32", "f16", "int8"] = "f32"
     input_dim: Positive
     output_dim: Positive
     sample_rate_hz: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -134,6 +163,7 @@ class Manifest(_Section):
     limits_trained_under: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     parity: Parity
+    quantization: Quantization | None = None
     onnxruntime_min: str = Field(pattern=r"^\d+(\.\d+)+$")
     opset: dict[str, int]
     created_with: dict[str, str] = Field(default_factory=dict)
@@ -168,6 +198,15 @@ class Manifest(_Section):
             sizes = [len(row) for row in self.tokenizer.codebook]
             fits = len(sizes) == self.output_dim and len(set(sizes)) == 1 and sizes[0] >= 2
             _expect("tokenizer.codebook", f"rows of {sizes}", f"{self.output_dim} equal rows of at least 2", fits)
+        _expect(
+            "quantization",
+            "one" if self.quantization else "none",
+            f"one exactly with a precision other than f32 (found {self.precision})",
+            (self.quantization is not None) == (self.precision != "f32"),
+        )
+        if self.quantization is not None:
+            found = len(self.quantization.scale)
+            _expect("quantization.scale", f"{found} values", f"{self.output_dim}", found == self.output_dim)
         tensors = ["x", "y", *self.head_outputs]
         for state in self.states:
             tensors += [state.name, f"{state.name}_out", f"{state.name}_init"]
@@ -357,10 +396,11 @@ def _parse(path: Path, text: str) -> Manifest:
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
-        raise BundleError(f"{path}: manifest: {_describe(error)}") from None
+        raise BundleError(f"{path}: manifest: {describe(error)}") from None
 
 
-def _describe(error: ValidationError) -> str:
+def describe(error: ValidationError) -> str:
+    """A refused manifest in one line: key, found, expected."""
     lines = []
     for item in error.errors(include_url=False, include_context=False):
         key = ".".join(map(str, item["loc"]))

@@ -26,7 +26,7 @@ __all__ = ["Replay", "inspect", "replay_parity", "run_inspect"]
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The stored run repeated here. `relative_error`: largest |error| over the output's rms in that run."""
+    """The stored run repeated here. `relative_error`: largest |error| over the output's scale (`replay_parity`)."""
 
     steps: int
     max_abs_error: float
@@ -36,19 +36,24 @@ class Replay:
 
 
 def replay_parity(bundle: Bundle, engine: str = "auto") -> Replay:
-    """Steps the parity vector from the initial state and compares with the y that torch computed.
+    """Steps the parity vector from the initial state and compares with the y that is stored.
 
     The scale is the rms over the vector (floor 1e-6), not the manifest's std over ≥ 1000 steps: over a few
-    steps an output may hardly move. Raises BundleError or ModelError when the model cannot be stepped.
+    steps an output may hardly move. An int8 model is held to its quantisation's scale and bound instead: its
+    kernel rounds activations to 8 bits, where the last float bit of another processor can flip a whole step.
+    Raises BundleError or ModelError when the model cannot be stepped.
     """
-    parity = bundle.manifest.parity
+    parity, quantization = bundle.manifest.parity, bundle.manifest.quantization
     predictor = Predictor(bundle, engine=engine)
     expected = np.array(parity.vector.y, np.float64)
     found = np.array([predictor.propose(x).copy() for x in np.array(parity.vector.x, np.float32)], np.float64)
     error = np.abs(found - expected).max(axis=0)
-    scale = np.maximum(np.sqrt((expected**2).mean(axis=0)), 1e-6)
+    if bundle.manifest.precision == "int8" and quantization is not None:
+        scale, bound = np.array(quantization.scale), quantization.bound
+    else:
+        scale, bound = np.maximum(np.sqrt((expected**2).mean(axis=0)), 1e-6), parity.bound
     relative = float((error / scale).max())
-    return Replay(len(expected), float(error.max()), relative, parity.bound, relative <= parity.bound)
+    return Replay(len(expected), float(error.max()), relative, bound, relative <= bound)
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -104,6 +109,15 @@ def _show(report: dict[str, Any], console: Console) -> None:
     rows.append(
         ("parity", f"{parity['relative_error']:.2g} of scale over {parity['steps']} steps (bound {parity['bound']:g})")
     )
+    if (found := manifest["quantization"]) is not None:
+        rows.append(
+            (
+                "quantization",
+                f"{found['weights']} weights in {manifest['precision']}; {found['open_loop_error']:.2g} of scale from "
+                f"float32 over {found['steps']} steps (bound {found['bound']:g}), {found['free_run_error']:.2g} over "
+                f"{found['free_run_steps']} steps of free run (bound {found['free_run_bound']:g})",
+            )
+        )
     rows += [("file", f"{report['bytes']} bytes"), ("sha256", report["digest"])]
     for key, value in rows:
         table.add_row(key, Text(str(value)))

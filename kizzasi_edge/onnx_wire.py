@@ -124,7 +124,8 @@ def gemv_shapes(model: memoryview) -> list[tuple[int, int]]:
     """(outputs n, inputs k) of each product with a constant matrix in a ModelProto's graph, in graph order.
 
     These are the MatMul and Gemm nodes whose second input is a 2-D initializer [k, n] ([n, k] under Gemm's
-    transB, which is of no matter to what has to be streamed).
+    transB, which is of no matter to what has to be streamed), also behind a Cast (half floats), and MatMulNBits with
+    its initializer [n, blocks, bytes of a block] of 8-bit weights (k is then rounded up to whole blocks).
     """
     shapes = initializer_shapes(model)
     found = []
@@ -134,13 +135,21 @@ def gemv_shapes(model: memoryview) -> list[tuple[int, int]]:
         for node in fields(graph.value):
             if node.number != GRAPH_NODE or not isinstance(node.value, memoryview):
                 continue
-            inputs, kind = [], ""
-            for field in fields(node.value):  # NodeProto: input = 1, op_type = 4
-                if isinstance(field.value, memoryview) and field.number == 1:
-                    inputs.append(bytes(field.value).decode())
-                elif isinstance(field.value, memoryview) and field.number == 4:
-                    kind = bytes(field.value).decode()
+            kind, inputs, outputs = _node(node.value)
+            if kind == "Cast" and inputs[0] in shapes:
+                shapes[outputs[0]] = shapes[inputs[0]]
             shape = shapes.get(inputs[1], ()) if len(inputs) > 1 else ()
             if kind in ("MatMul", "Gemm") and len(shape) == 2:
                 found.append((shape[1], shape[0]))
+            elif kind == "MatMulNBits" and len(shape) == 3:
+                found.append((shape[0], shape[1] * shape[2]))
     return found
+
+
+def _node(node: memoryview) -> tuple[str, list[str], list[str]]:
+    """Operator, inputs and outputs of a NodeProto."""
+    names: dict[int, list[str]] = {1: [], 2: [], 4: []}  # input = 1, output = 2, op_type = 4
+    for field in fields(node):
+        if field.number in names and isinstance(field.value, memoryview):
+            names[field.number].append(bytes(field.value).decode())
+    return "".join(names[4]), names[1], names[2]

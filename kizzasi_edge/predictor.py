@@ -201,7 +201,7 @@ class Predictor:
         self._check(x)
         engine = self._engine.fork()
         engine.x[:] = x
-        source, target = _feedback(self.input_names, self.output_names)
+        source, target = feedback(self.input_names, self.output_names)
         ys = np.empty((n, len(self.output_names)), np.float32)
         for i in range(n):
             engine.run()
@@ -247,7 +247,8 @@ class Predictor:
     def _not_finite(self, y: FloatArray, state: Mapping[str, StateArray]) -> ModelError:
         i = int(np.flatnonzero(~np.isfinite(y))[0])
         message = f"{self._where('y')}[{i}] ({self.output_names[i]}): found {y[i]}, expected a finite number"
-        bad = [name for name, array in state.items() if not np.isfinite(array).all()]
+        lasting = [s.name for s in self.manifest.states if not s.in_place]  # this step wrote the others' next slot
+        bad = [name for name in lasting if not np.isfinite(state[name]).all()]
         if bad:
             message += f"; NaN/Inf in the state since an earlier step ({', '.join(bad)}): reset() or restore()"
         return ModelError(message)
@@ -282,8 +283,8 @@ def _check_rate(bundle: Bundle, guardrails: Guardrails) -> None:
         )
 
 
-def _feedback(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The indices (into y, into x) of what a rollout feeds back."""
+def feedback(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The indices (into y, into x) of what a rollout feeds back (`Predictor.predict_n`)."""
     shared = [name for name in outputs if name in inputs]
     if not shared and len(inputs) == len(outputs):
         every = np.arange(len(inputs))

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from kizzasi_edge.bundle import Bundle
 from kizzasi_edge.errors import BundleError
+from kizzasi_export.blocks import Quantization
 from kizzasi_export.export import export_step
 from kizzasi_export.graph import Variant
 from kizzasi_export.models import StepModel, build_model
@@ -41,9 +42,26 @@ class Checkpoint:
     spec: ExportSpec
     training: dict[str, Any]
 
-    def export(self, path: Path, *, variant: Variant = "fast", batch: bool = False) -> Bundle:
+    def export(
+        self,
+        path: Path,
+        *,
+        variant: Variant = "fast",
+        batch: bool = False,
+        quantize: Quantization | None = None,
+        bound: float | None = None,
+    ) -> Bundle:
         """`export_step` with this checkpoint's names and provenance."""
-        return export_step(self.model, path, variant=variant, batch=batch, training=self.training, **asdict(self.spec))
+        return export_step(
+            self.model,
+            path,
+            variant=variant,
+            batch=batch,
+            quantize=quantize,
+            bound=bound,
+            training=self.training,
+            **asdict(self.spec),
+        )
 
     def save(self, path: Path) -> None:
         """Write a temporary file, then rename."""

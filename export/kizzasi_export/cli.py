@@ -6,7 +6,7 @@ import json
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import onnxruntime
 import torch
@@ -16,10 +16,15 @@ from rich.table import Table
 
 from kizzasi_edge.bundle import Bundle
 from kizzasi_edge.errors import KizzasiError
+from kizzasi_export.blocks import Quantization
+from kizzasi_export.card import write_card, write_text
 from kizzasi_export.checkpoint import Checkpoint
 from kizzasi_export.config import TrainConfig, load_train_config
+from kizzasi_export.losses import MEASURE
 from kizzasi_export.plots import learning_curve
+from kizzasi_export.quantize import BOUND, FREE_RUN_FACTOR
 from kizzasi_export.tasks import TaskResult, load_task
+from kizzasi_export.train import leads
 from kizzasi_export.verify import verify as verify_file
 
 app = typer.Typer(
@@ -39,10 +44,13 @@ def train(
     """Train the task of CONFIG, then write checkpoint, learning curve and bundle."""
     cfg = load_train_config(config)
     result = load_task(cfg)(cfg.data, cfg, resume=resume, progress=progress)
+    if not leads():  # another process of the same training writes the files
+        return
     folder = cfg.base / cfg.output.folder
     checkpoint = Checkpoint(result.model, result.export, _provenance(cfg, result))
     checkpoint.save(folder / "model.safetensors")
-    learning_curve(result.fit.history, result.fit.best_epoch, folder / "learning_curve.png")
+    measure = MEASURE[result.model.head.kind]
+    learning_curve(result.fit.history, result.fit.best_epoch, folder / "learning_curve.png", measure=measure)
     target = cfg.base / cfg.output.bundle
     target.parent.mkdir(parents=True, exist_ok=True)
     bundle = checkpoint.export(target, variant=cfg.output.variant, batch=cfg.output.batch)
@@ -53,7 +61,7 @@ def train(
             "model": f"{bundle.manifest.kind}, {parameters} parameters",
             "training": f"{result.fit.steps} steps in {result.fit.seconds:.0f} s, best epoch "
             f"{result.fit.best_epoch + 1} of {len(result.fit.history)}",
-            "validation loss": f"{result.fit.best_validation_loss:.4g}",
+            "validation loss": f"{result.fit.best_validation_loss:.4g} ({measure})",
             **result.summary,
             **_parity_rows(bundle),
             "checkpoint": str(folder / "model.safetensors"),
@@ -69,9 +77,23 @@ def export(
     out: Annotated[Path, typer.Argument(help="the .onnx file to write")],
     portable: Annotated[bool, typer.Option("--portable", help="Standard operators only (opset 17).")] = False,
     batch: Annotated[bool, typer.Option("--batch", help="Symbolic batch dimension.")] = False,
+    quantize: Annotated[str | None, typer.Option(help="int8 or f16: fewer bits for large weight matrices.")] = None,
+    bound: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest error from float32 with --quantize, in units of each output's scale, by "
+            f"default {BOUND['int8']:g} for int8 and {BOUND['f16']:g} for f16; a free run may have {FREE_RUN_FACTOR:g} times that."
+        ),
+    ] = None,
 ) -> None:
-    """Export a checkpoint as a bundle and verify it against torch."""
-    bundle = Checkpoint.load(checkpoint).export(out, variant="portable" if portable else "fast", batch=batch)
+    """Export a checkpoint as a bundle and verify it against torch; above a bound nothing is written."""
+    bundle = Checkpoint.load(checkpoint).export(
+        out,
+        variant="portable" if portable else "fast",
+        batch=batch,
+        quantize=cast(Quantization | None, quantize),  # checked there
+        bound=bound,
+    )
     _show(f"Exported {out}", {"variant": bundle.manifest.variant, **_parity_rows(bundle)})
 
 
@@ -79,17 +101,29 @@ def export(
 def verify(
     model: Annotated[Path, typer.Argument(help="the .onnx bundle")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Also run this checkpoint's torch model over the full parity run.")
+        Path | None, typer.Option(help="Also run this checkpoint's torch model (float32) over the full parity run.")
+    ] = None,
+    bound: Annotated[
+        float | None, typer.Option(help="Largest error from torch, instead of the bound that the file states.")
     ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")] = None,
 ) -> None:
     """Check a bundle's structure and replay its stored vector; exit code 1 if it fails."""
-    report = verify_file(model, checkpoint=checkpoint)
+    report = verify_file(model, checkpoint=checkpoint, bound=bound)
     if json_path is not None:
-        json_path.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+        write_text(json_path, json.dumps(report.as_dict(), indent=2) + "\n")
     _show(f"{model}: {'passed' if report.passed else 'FAILED'}", {k: str(v) for k, v in report.as_dict().items()})
     if not report.passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def card(
+    model: Annotated[Path, typer.Argument(help="the .onnx bundle")],
+    out: Annotated[Path | None, typer.Option(help="Where to write it; MODEL with the suffix .md by default.")] = None,
+) -> None:
+    """Write a bundle's model card, from its manifest."""
+    console.print(f"Wrote {write_card(model, out)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _provenance(cfg: TrainConfig, result: TaskResult) -> dict[str, Any]:
@@ -105,6 +139,8 @@ def _provenance(cfg: TrainConfig, result: TaskResult) -> dict[str, Any]:
         "best_epoch": result.fit.best_epoch + 1,
         "validation_loss": result.fit.best_validation_loss,
         "data": result.data,
+        **result.origin,
+        **({} if cfg.training.quantize is None else {"quantize": cfg.training.quantize}),
         "versions": {
             "kizzasi_edge": ours,
             "torch": torch.__version__,
@@ -116,9 +152,17 @@ def _provenance(cfg: TrainConfig, result: TaskResult) -> dict[str, Any]:
 
 
 def _parity_rows(bundle: Bundle) -> dict[str, str]:
-    found = bundle.manifest.parity
-    return {
-        "parity": f"{found.relative_error:.2g} of each output's scale over {found.steps} steps (bound {found.bound:g})",
+    found, quantization = bundle.manifest.parity, bundle.manifest.quantization
+    rows = {
+        "parity": f"{found.relative_error:.2g} of each output's scale over {found.steps} steps (bound {found.bound:g})"
+    }
+    if quantization is not None:
+        q = quantization
+        rows["from float32"] = (
+            f"{bundle.manifest.precision}: {q.open_loop_error:.2g} over {q.steps} steps (bound {q.bound:g}), "
+            f"{q.free_run_error:.2g} over {q.free_run_steps} of free run (bound {q.free_run_bound:g})"
+        )
+    return rows | {
         "size": f"{bundle.path.stat().st_size / 1024:.0f} KiB",
     }
 

@@ -6,11 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.toml_file import Section, read_toml, validate
 from kizzasi_export.models import KINDS, StepModel, build_model
+from kizzasi_export.presets import PRESETS
+
+TargetRange = tuple[list[float], list[float]]
+"""Lowest and highest training target of each output, SI units."""
 
 
 class TaskSection(Section):
@@ -19,32 +23,91 @@ class TaskSection(Section):
     name: str
 
 
-class ModelSection(Section):
-    """``[model]``: arguments of `build_model` other than the dimensions, which the data give."""
+class TokenizerSection(Section):
+    """``[model.tokenizer]``: the levels of a categorical head (see `Tokenizer`).
 
+    low, high: SI units, one for all outputs or one each; without them, the range of the training targets.
+    """
+
+    kind: Literal["uniform", "mulaw"] = "uniform"
+    vocab: int = Field(default=256, ge=2)
+    low: float | list[float] | None = None
+    high: float | list[float] | None = None
+
+    def arguments(self, target_range: TargetRange | None) -> dict[str, Any]:
+        """The arguments of `Tokenizer`.
+
+        Raises:
+            ConfigError: no range here, and none that the data give.
+        """
+        fitted = dict(zip(("low", "high"), target_range, strict=True)) if target_range is not None else {}
+        given = self.model_dump(exclude_none=True)
+        for key in ("low", "high"):
+            if key not in given and key not in fitted:
+                raise ConfigError(f"[model.tokenizer] {key}: missing; expected a value in SI units")
+        return {**fitted, **given}
+
+
+class ModelSection(Section):
+    """``[model]``: arguments of `build_model` other than the dimensions, which the data give.
+
+    `preset` names a row of `PRESETS`; keys that are given override it.
+    """
+
+    preset: str | None = None
     kind: str = "mamba2"
     hidden_dim: int = Field(default=64, ge=1)
     state_dim: int = Field(default=16, ge=1)
     num_layers: int = Field(default=2, ge=1)
+    context_window: int | None = Field(default=None, ge=1)
+    head: Literal["continuous", "gaussian", "categorical"] = "continuous"
+    tokenizer: TokenizerSection | None = None
     reference_tau: float | None = Field(default=None, gt=0)
     anchor: list[int] | None = None
-    architecture: dict[str, int] = {}
+    architecture: dict[str, bool | int | float | str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, data: Any) -> Any:
+        name = data.get("preset") if isinstance(data, dict) else None
+        return {**PRESETS.get(name, {}), **data} if isinstance(name, str) else data
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, name: str | None) -> str | None:
+        if name is not None and name not in PRESETS:
+            raise ValueError(f"one of {', '.join(PRESETS)}")
+        return name
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        if kind not in KINDS:
+            raise ValueError(f"one of {', '.join(KINDS)}")
+        return kind
+
+    @field_validator("architecture")
+    @classmethod
+    def _own_keys(cls, architecture: dict[str, Any]) -> dict[str, Any]:
+        if clash := sorted(architecture.keys() & cls.model_fields.keys()):
+            raise ValueError(f"{', '.join(clash)} in [model] itself")
+        return architecture
 
     @model_validator(mode="after")
-    def _known_kind(self) -> ModelSection:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind: one of {', '.join(KINDS)}, not {self.kind!r}")
-        if clash := sorted(self.architecture.keys() & type(self).model_fields.keys()):
-            raise ValueError(f"architecture: {', '.join(clash)} belong(s) in [model]")
+    def _tokenizer_for_its_head(self) -> ModelSection:
+        if self.tokenizer is not None and self.head != "categorical":
+            raise ValueError(f"no tokenizer with head = {self.head!r}, only with 'categorical'")
         return self
 
-    def build(self, input_dim: int, output_dim: int) -> StepModel:
-        """A model with fresh weights.
+    def build(self, input_dim: int, output_dim: int, target_range: TargetRange | None = None) -> StepModel:
+        """A model with fresh weights; `target_range` stands in for a tokenizer's missing low and high.
 
         Raises:
-            ConfigError: sizes or an anchor that do not fit.
+            ConfigError: sizes, an anchor or a tokenizer that do not fit.
         """
-        sizes: dict[str, Any] = {**self.model_dump(exclude={"architecture", "kind"}), **self.architecture}
+        sizes: dict[str, Any] = {**self.model_dump(exclude={"architecture", "kind", "preset"}), **self.architecture}
+        if self.head == "categorical":
+            sizes["tokenizer"] = (self.tokenizer or TokenizerSection()).arguments(target_range)
         try:
             return build_model(self.kind, input_dim=input_dim, output_dim=output_dim, **sizes)
         except ValueError as error:
@@ -52,10 +115,14 @@ class ModelSection(Section):
 
 
 class TrainingSection(Section):
-    """``[training]``: optimisation by AdamW with a one-cycle learning rate.
+    """``[training]``: optimisation by AdamW with a one-cycle learning rate, on Lightning's trainer.
 
-    learning_rate is the cycle's peak; gradient_clip a norm; patience the epochs without a better validation
-    loss before stopping; validation_fraction a share of the sequences.
+    batch_size: windows, or with `tbptt` parallel streams, of one update and process.  learning_rate: the cycle's
+    peak.  gradient_clip: a norm.  patience: epochs without a better validation loss before stopping.
+    validation_fraction: share of the sequences.  loss: for a continuous head, huber (default) or mse; the other heads
+    have one of their own.  tbptt: steps between updates when whole recordings are streamed with their state carried;
+    None = independent windows.  quantize: fine-tune through the rounding of these weights.
+    accelerator, devices, num_nodes, strategy, precision: Lightning's; batch_size is then a process's.
     """
 
     epochs: int = Field(default=50, ge=1)
@@ -65,17 +132,48 @@ class TrainingSection(Section):
     gradient_clip: float = Field(default=1.0, gt=0)
     patience: int = Field(default=10, ge=1)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    loss: Literal["huber", "mse"] = "huber"
+    loss: Literal["huber", "mse"] | None = None
+    tbptt: int | None = Field(default=None, ge=1)
+    quantize: Literal["int8"] | None = None
     seed: int = Field(default=0, ge=0)
-    accelerator: Literal["cpu", "gpu"] = "cpu"
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    devices: int | Literal["auto"] = 1
+    num_nodes: int = Field(default=1, ge=1)
+    strategy: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+class LoraSection(Section):
+    """``[finetune.lora]``: W + (alpha/rank)·B·A with W frozen (see `kizzasi_export.lora`).
+
+    targets: glob patterns over the names of Linear layers.  output_projection: train that layer as a whole besides.
+    """
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+    targets: list[str] = Field(default=["*"], min_length=1)
+    output_projection: bool = False
+
+
+class FinetuneSection(Section):
+    """``[finetune]``: start from a checkpoint (relative to the config) instead of fresh weights.
+
+    Architecture, head and normaliser are the checkpoint's. Without ``lora`` every weight is trained.
+    """
+
+    checkpoint: str
+    lora: LoraSection | None = None
 
 
 class ExportSection(Section):
-    """``[export]``: names and units of the channels, for tasks that cannot know them (``supervised``)."""
+    """``[export]``: rate, names and units of the channels, for tasks that leave them open (``supervised``).
 
-    sample_rate_hz: float = Field(gt=0)
-    input_names: list[str]
-    output_names: list[str]
+    What is missing comes from the data, where they know it; a rate that is given is required of them.
+    """
+
+    sample_rate_hz: float | None = Field(default=None, gt=0)
+    input_names: list[str] | None = None
+    output_names: list[str] | None = None
     input_units: list[str] | None = None
     output_units: list[str] | None = None
 
@@ -95,11 +193,18 @@ class TrainConfig(Section):
     task: TaskSection
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
+    finetune: FinetuneSection | None = None
     data: dict[str, Any] = {}
-    export: ExportSection | None = None
+    export: ExportSection = ExportSection()
     output: OutputSection = OutputSection()
     path: Path = Field(Path(), exclude=True)
     digest: str = Field("", exclude=True)
+
+    @model_validator(mode="after")
+    def _one_parametrization(self) -> TrainConfig:
+        if self.training.quantize is not None and self.finetune is not None and self.finetune.lora is not None:
+            raise ValueError("[training] quantize or [finetune.lora], not both: merge the low-rank terms first")
+        return self
 
     @property
     def base(self) -> Path:

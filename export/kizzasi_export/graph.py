@@ -11,7 +11,7 @@ activations are [B, 1, C], because the fused recurrences of com.microsoft want a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -19,6 +19,9 @@ import onnx
 import torch
 from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from kizzasi_edge.errors import BundleError
+from kizzasi_export import blocks
 
 Variant = Literal["fast", "portable"]
 CONTRIB = "com.microsoft"
@@ -36,6 +39,17 @@ class GraphState:
     in_place: bool
 
 
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A finished step graph, serialised, and what a manifest says of it."""
+
+    core: bytes
+    variant: Variant
+    opsets: dict[str, int]
+    states: dict[str, GraphState]
+    quantized: dict[str, torch.Tensor] = field(default_factory=dict)  # see Graph.quantized
+
+
 def as_array(tensor: torch.Tensor) -> NDArray[np.float32]:
     """A contiguous float32 copy of a parameter."""
     return np.ascontiguousarray(tensor.detach().cpu().to(torch.float32).numpy()).copy()
@@ -47,11 +61,16 @@ class Graph:
     Args:
         variant: which operators may be used.
         batch: True for a symbolic leading dimension "B", False for a static 1.
+        quantize: how the weights of `matmul` and `linear` are stored; None = float32. "int8" needs the fast variant.
     """
 
-    def __init__(self, variant: Variant = "fast", *, batch: bool = False) -> None:
+    def __init__(
+        self, variant: Variant = "fast", *, batch: bool = False, quantize: blocks.Quantization | None = None
+    ) -> None:
         self.variant: Variant = variant
         self.batch = batch
+        self.quantize = quantize
+        self.quantized: dict[str, torch.Tensor] = {}  # constant → the weight matrix [N, K] that it stores in fewer bits
         self.lead: str | int = "B" if batch else 1
         self.nodes: list[onnx.NodeProto] = []
         self.scopes: list[str] = []  # the scope each node was emitted in, for node counts per layer
@@ -127,7 +146,7 @@ class Graph:
         self, op_type: str, inputs: Sequence[str], outputs: int, *, domain: str = "", **attributes: Any
     ) -> list[str]:
         """Add a node with several outputs; returns their names."""
-        names = [f"v{self._counter + i}" for i in range(outputs)]
+        names = [f"%{self._counter + i}" for i in range(outputs)]  # no state is called so
         self._counter += outputs
         node = helper.make_node(op_type, list(inputs), names, domain=domain, **attributes)
         node.name = f"{self._scope}/{op_type}_{len(self.nodes)}"
@@ -137,7 +156,9 @@ class Graph:
 
     def matmul(self, x: str, name: str, weight: torch.Tensor) -> str:
         """x [B, 1, K] times a torch weight [N, K] → [B, 1, N]."""
-        return self.op("MatMul", [x, self.const(name, as_array(weight).T)])
+        if self._in_blocks(weight):
+            return self._matmul_in_blocks(x, name, weight)
+        return self.op("MatMul", [x, self._weights(name, weight, transpose=True)])
 
     def linear(self, x: str, name: str, weight: torch.Tensor, bias: torch.Tensor) -> str:
         """x [B, K] through torch's Linear(K, N) → [B, N].
@@ -145,8 +166,10 @@ class Graph:
         Two-dimensional on purpose: onnxruntime fuses a three-dimensional MatMul + Add into a Gemm between
         two Reshapes.
         """
-        weights = self.const(f"{name}.weight", as_array(weight))
-        return self.op("Gemm", [x, weights, self.const(f"{name}.bias", as_array(bias))], transB=1)
+        shift = self.const(f"{name}.bias", as_array(bias))
+        if self._in_blocks(weight):
+            return self._matmul_in_blocks(x, f"{name}.weight", weight, shift)
+        return self.op("Gemm", [x, self._weights(f"{name}.weight", weight), shift], transB=1)
 
     def silu(self, x: str) -> str:
         """x·sigmoid(x), any shape."""
@@ -154,13 +177,21 @@ class Graph:
             return self.op("QuickGelu", [x], domain=CONTRIB, alpha=1.0)
         return self.op("Mul", [x, self.op("Sigmoid", [x])])
 
+    def gelu(self, x: str) -> str:
+        """x·Φ(x), exactly (Hendrycks & Gimpel 2016), any shape."""
+        if self.fast:
+            return self.op("Gelu", [x])
+        scaled = self.op("Mul", [x, self.const("gelu.scale", np.array([0.5**0.5], np.float32))])
+        cumulative = self.op("Add", [self.op("Erf", [scaled]), self.const("gelu.one", np.array([1], np.float32))])
+        return self.op("Mul", [self.op("Mul", [x, cumulative]), self.const("gelu.half", np.array([0.5], np.float32))])
+
     def rms_norm(self, x: str, name: str, weight: torch.Tensor, eps: float) -> str:
         """x / sqrt(mean(x², last axis) + eps) · weight (Zhang & Sennrich 2019, eq. 4); weight [C]."""
         gain = self.const(name, as_array(weight))
         if self.fast:
             return self.op("RMSNormalization", [x, gain], epsilon=eps)
         mean_square = self.op("ReduceMean", [self.op("Mul", [x, x])], axes=[-1], keepdims=1)
-        root = self.op("Sqrt", [self.op("Add", [mean_square, self.const("eps", np.array([eps], np.float32))])])
+        root = self.op("Sqrt", [self.op("Add", [mean_square, self.const(f"eps_{eps:g}", np.array([eps], np.float32))])])
         return self.op("Mul", [self.op("Div", [x, root]), gain])
 
     def add_rms_norm(
@@ -182,7 +213,7 @@ class Graph:
             return self.op("LayerNormalization", [x, gain, shift], axis=-1, epsilon=eps)
         centred = self.op("Sub", [x, self.op("ReduceMean", [x], axes=[-1], keepdims=1)])
         variance = self.op("ReduceMean", [self.op("Mul", [centred, centred])], axes=[-1], keepdims=1)
-        root = self.op("Sqrt", [self.op("Add", [variance, self.const("eps", np.array([eps], np.float32))])])
+        root = self.op("Sqrt", [self.op("Add", [variance, self.const(f"eps_{eps:g}", np.array([eps], np.float32))])])
         return self.op("Add", [self.op("Mul", [self.op("Div", [centred, root]), gain]), shift])
 
     def add_layer_norm(
@@ -196,6 +227,35 @@ class Graph:
             return self._skip_norm("SkipLayerNormalization", [residual, branch, gain, shift], eps)
         total = self.op("Add", [residual, branch])
         return self.layer_norm(total, name, weight, bias, eps), total
+
+    def _in_blocks(self, weight: torch.Tensor) -> bool:
+        return self.quantize == "int8" and blocks.applies(weight, "int8")
+
+    def _matmul_in_blocks(self, x: str, name: str, weight: torch.Tensor, bias: str = "") -> str:
+        """x [..., K] times int8 blocks of a weight [N, K] (+ bias) → [..., N].
+
+        accuracy_level 4 rounds x to 8 bits too, block by block; without it the kernel is 20–110 times slower.
+        """
+        q, scales = blocks.to_blocks(weight)
+        stored = self.const(name, q.numpy())
+        self.quantized[stored] = weight
+        inputs = [x, stored, self.const(f"{name}.scale", scales.numpy()), "", "", bias]
+        return self.op(
+            "MatMulNBits", inputs if bias else inputs[:3], domain=CONTRIB,
+            N=weight.shape[0], K=weight.shape[1], bits=8, block_size=blocks.BLOCK, accuracy_level=4,
+        )  # fmt: skip
+
+    def _weights(self, name: str, weight: torch.Tensor, *, transpose: bool = False) -> str:
+        """The constant of a weight matrix; half floats are cast back, which onnxruntime does once, at load."""
+        array = as_array(weight).T if transpose else as_array(weight)
+        if not blocks.applies(weight, self.quantize):
+            return self.const(name, array)
+        largest = float(np.abs(array).max())
+        if largest > np.finfo(np.float16).max:
+            raise BundleError(f"quantize: {self._scope}.{name} holds {largest:g}, a half float reaches 65504")
+        stored = self.const(name, array.astype(np.float16))
+        self.quantized[stored] = weight
+        return self.op("Cast", [stored], to=TensorProto.FLOAT)
 
     def _skip_norm(self, op_type: str, inputs: list[str], eps: float) -> tuple[str, str]:
         normed, mean, inverse, total = self.ops(op_type, inputs, 4, domain=CONTRIB, epsilon=eps)

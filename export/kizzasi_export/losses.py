@@ -1,31 +1,82 @@
-"""Training losses, on errors measured in each output's own scale."""
+"""Training losses, one for each head, on errors measured in each output's own scale."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from kizzasi_export.models import StepModel
+from kizzasi_export.models.tokenizer import tokens
+
+Outputs = Mapping[str, Tensor]
+"""What `StepModel.outputs` gives: ``y`` and the head's other output."""
+
+OutputLoss = Callable[[StepModel, Outputs, Tensor, Tensor], Tensor]
+"""(model, outputs, y [B, T, out], weight [B, T]) → scalar. Works on windows and on carried streams alike."""
 
 Loss = Callable[[StepModel, Tensor, Tensor, Tensor], Tensor]
-"""(model, x [B, T, in], y [B, T, out], weight [B, T]) → scalar."""
+"""(model, x [B, T, in], y [B, T, out], weight [B, T]) → scalar. Runs the model itself, from its initial state."""
+
+MEASURE = {
+    "continuous": "error in units of each output's std",
+    "gaussian": "negative log-likelihood (nats per output, in units of its std)",
+    "categorical": "cross-entropy (nats per token)",
+}
+"""Head → what its loss measures."""
 
 
-def sequence_loss(kind: Literal["huber", "mse"]) -> Loss:
-    """Weighted mean over time and outputs of the error divided by the scale of y.
+def head_loss(kind: Literal["huber", "mse"] | None = None) -> OutputLoss:
+    """Weighted mean over time and outputs of the loss that the model's head calls for.
 
-    That is the model's output_std, or with a reference model (whose network outputs velocities) output_std·τ.
-
-    ``huber`` (Huber 1964, threshold 1) is quadratic for errors below one standard deviation and linear above.
+    continuous: the error divided by the scale of y, squared (``mse``) or Huber's (1964, threshold 1: quadratic
+    below one standard deviation, linear above; the default).  gaussian: −log N(y; mean, exp(logvar)).
+    categorical: cross-entropy of the nearest level's token.  `kind` concerns the continuous head alone.
     """
-    pointwise = F.smooth_l1_loss if kind == "huber" else F.mse_loss
+    pointwise = F.mse_loss if kind == "mse" else F.smooth_l1_loss
 
-    def loss(model: StepModel, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        scale = model.output_std if model.reference is None else model.output_std * model.reference.tau
-        error = pointwise(model(x) / scale, y / scale, reduction="none")  # [B, T, out]
-        return (error.mean(-1) * weight).sum() / weight.sum().clamp_min(1e-12)
+    def loss(model: StepModel, outputs: Outputs, y: Tensor, weight: Tensor) -> Tensor:
+        if model.head.kind == "gaussian":
+            each = _gaussian(model, outputs, y)  # [B, T, out]
+        elif model.head.kind == "categorical":
+            each = _categorical(model, outputs, y)  # [B, T, out]
+        else:
+            scale = output_scale(model)
+            each = pointwise(outputs["y"] / scale, y / scale, reduction="none")  # [B, T, out]
+        return (each.mean(-1) * weight).sum() / weight.sum().clamp_min(1e-12)
 
     return loss
+
+
+def sequence_loss(kind: Literal["huber", "mse"] | None = None) -> Loss:
+    """`head_loss` of a model that is run from its initial state."""
+    return from_start(head_loss(kind))
+
+
+def from_start(score: OutputLoss) -> Loss:
+    """Run the model over the window, then score its outputs."""
+
+    def loss(model: StepModel, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        return score(model, model.outputs(x), y, weight)
+
+    return loss
+
+
+def output_scale(model: StepModel) -> Tensor:
+    """The scale of y [out]: output_std, or with a reference model (whose network outputs velocities) output_std·τ."""
+    return model.output_std if model.reference is None else model.output_std * model.reference.tau
+
+
+def _gaussian(model: StepModel, outputs: Outputs, y: Tensor) -> Tensor:
+    error = (y - outputs["y"]) / model.output_std  # [B, T, out]
+    logvar = outputs["logvar"] - 2 * model.output_std.log()  # [B, T, out], of y / output_std
+    return 0.5 * (logvar + error.square() * (-logvar).exp() + math.log(2 * math.pi))
+
+
+def _categorical(model: StepModel, outputs: Outputs, y: Tensor) -> Tensor:
+    codebook = model.head.get_buffer("codebook")  # [out, vocab]
+    logits = outputs["logits"].movedim(-1, 1)  # [B, vocab, T, out]
+    return F.cross_entropy(logits.float(), tokens(y, codebook), reduction="none")

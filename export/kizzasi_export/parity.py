@@ -1,29 +1,73 @@
 """Measures how far onnxruntime's step strays from torch's: the figure stored in every manifest.
 
 Errors are relative to each output's own scale (its standard deviation over the run), because a model's
-outputs may be radians and metres side by side.
+outputs may be radians and metres side by side. Models must be in eval mode.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from kizzasi_edge.bundle import Bundle, Parity, ParityVector
+from kizzasi_edge.bundle import Bundle, Manifest, Parity, ParityVector
 from kizzasi_edge.engines.base import StateArray
 from kizzasi_edge.engines.ort import OrtEngine
-from kizzasi_export.models import State, StepModel
+from kizzasi_edge.predictor import feedback
+from kizzasi_export.models import State
 
 BOUND = 1e-5
 STEPS = 1024
 VECTOR_STEPS = 16
 SCALE_FLOOR = 1e-6
 
+LOGVAR_FLOOR = 1.0  # a log-variance is relative by itself
+
 Array = NDArray[np.float32]
+
+
+class Stepped(Protocol):
+    """What is compared with a bundle: `StepModel`, or a user's module behind the same interface."""
+
+    input_dim: int
+    output_dim: int
+    input_mean: Tensor
+    input_std: Tensor
+
+    def initial_state(self, batch: int) -> State: ...
+
+    def parity_states(self, batch: int) -> list[State]:
+        """Where else to compare from: values that replace those of the initial state."""
+        ...
+
+    def step_outputs(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """x [B, input_dim] → (outputs by name, ``y`` [B, output_dim] among them; next state)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A free run after the given inputs: outputs `source` are fed back as inputs `target`, the others are held."""
+
+    steps: int
+    source: NDArray[np.intp]
+    target: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, manifest: Manifest, steps: int) -> Rollout:
+        """As `Predictor.predict_n` does with this model."""
+        return cls(steps, *feedback(manifest.input_names, manifest.output_names))
+
+    def next(self, row: Array, y: Array) -> Array:
+        """row [B, in], y [B, out] → the following row."""
+        row = row.copy()
+        row[:, self.target] = y[:, self.source]
+        return row
 
 
 @dataclass(frozen=True)
@@ -33,8 +77,12 @@ class Deviation:
     max_abs_error: float
     relative_error: float
 
+    def worst(self, other: Deviation) -> Deviation:
+        """The larger of each error."""
+        return Deviation(max(self.max_abs_error, other.max_abs_error), max(self.relative_error, other.relative_error))
 
-def excitation(model: StepModel, steps: int, streams: int, seed: int) -> Array:
+
+def excitation(model: Stepped, steps: int, streams: int, seed: int) -> Array:
     """A seeded input sequence [steps, streams, input_dim] in the model's units.
 
     Coloured (time constant 50 steps) plus a little white noise, with the normaliser's mean and spread: it
@@ -57,25 +105,31 @@ Outputs = dict[str, Array]
 
 
 @torch.no_grad()
-def run_torch(model: StepModel, x: Array, state: State | None = None) -> Outputs:
-    """Repeated `step`, from the initial state unless another is given: x [T, B, in] → outputs."""
-    model.eval()
+def run_torch(model: Stepped, x: Array, state: State | None = None, rollout: Rollout | None = None) -> Outputs:
+    """Repeated `step`, from the initial state unless another is given: x [T, B, in] → outputs, T + rollout steps."""
     state = model.initial_state(x.shape[1]) if state is None else state
-    rows = []
-    for row in x:
+    rows: list[dict[str, Array]] = []
+    row = x[0]
+    for t in range(len(x) + (rollout.steps if rollout else 0)):
+        row = x[t] if rollout is None or t < len(x) else rollout.next(row, rows[-1]["y"])
         found, state = model.step_outputs(torch.from_numpy(row), state)
-        rows.append({name: value.numpy() for name, value in found.items()})
+        rows.append({name: value.numpy().copy() for name, value in found.items()})  # steps may work in place
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def run_bundle(bundle: Bundle, x: Array, state: Mapping[str, StateArray] | None = None) -> Outputs:
-    """The same in onnxruntime, through the engine that robots use."""
+def run_bundle(
+    bundle: Bundle, x: Array, state: Mapping[str, StateArray] | None = None, rollout: Rollout | None = None
+) -> Outputs:
+    """The same in onnxruntime, through the engine that robots use; `state` replaces values of the initial one."""
     engine = OrtEngine(bundle, batch=x.shape[1])
     if state is not None:
-        engine.load_state(state)
+        engine.load_state({**engine.state(), **state})
+    steps = len(x) + (rollout.steps if rollout else 0)
     shapes = {"y": (bundle.manifest.output_dim,), **bundle.manifest.head_outputs}
-    found = {name: np.empty((*x.shape[:2], *shape), np.float32) for name, shape in shapes.items()}
-    for t, row in enumerate(x):
+    found = {name: np.empty((steps, x.shape[1], *shape), np.float32) for name, shape in shapes.items()}
+    row = x[0]
+    for t in range(steps):
+        row = x[t] if rollout is None or t < len(x) else rollout.next(row, found["y"][t - 1])
         engine.x[...] = row.reshape(engine.x.shape)
         engine.run()
         engine.commit()
@@ -84,33 +138,53 @@ def run_bundle(bundle: Bundle, x: Array, state: Mapping[str, StateArray] | None 
     return found
 
 
-def compared(outputs: Outputs) -> Array:
-    """What parity is measured on, [T, B, n]: the logits where there are some (y then jumps between levels)."""
-    kept = [array for name, array in outputs.items() if "logits" not in outputs or name == "logits"]
-    return np.concatenate([array.reshape(*array.shape[:2], -1) for array in kept], -1)
+def deviation(found: Outputs, expected: Outputs, scale: Outputs | None = None) -> Deviation:
+    """Compare two runs; a non-finite value anywhere counts as an infinite error.
+
+    Compared are y and the head's other output, of a categorical head the logits only (y jumps between levels).
+    `scale` is what `scales` says of another run; None = of `expected`.
+    """
+    scale = scales(expected) if scale is None else scale
+    largest, relative = 0.0, 0.0
+    for name in ("logits",) if "logits" in expected else tuple(expected):
+        error = np.abs(found[name].astype(np.float64) - expected[name])
+        if not np.isfinite(error).all():
+            return Deviation(float("inf"), float("inf"))
+        largest, relative = max(largest, float(error.max())), max(relative, float((error / scale[name]).max()))
+    return Deviation(largest, relative)
 
 
-def deviation(y: Array, reference: Array) -> Deviation:
-    """Compare two runs [T, B, out]; a non-finite value anywhere counts as an infinite error."""
-    error = np.abs(y.astype(np.float64) - reference)
-    if not np.isfinite(error).all():
-        return Deviation(float("inf"), float("inf"))
-    scale = np.maximum(reference.astype(np.float64).std((0, 1)), SCALE_FLOOR)  # [out]
-    return Deviation(float(error.max()), float((error / scale).max()))
+def scales(outputs: Outputs) -> Outputs:
+    """Each output's standard deviation over the run, [out] or [out, vocab], not below a floor."""
+    floor = {"logvar": LOGVAR_FLOOR}
+    return {
+        name: np.maximum(array.astype(np.float64).std((0, 1)), floor.get(name, SCALE_FLOOR)).astype(np.float32)
+        for name, array in outputs.items()
+    }
 
 
-def measure(model: StepModel, bundle: Bundle, *, steps: int = STEPS, seed: int = 0) -> Parity:
-    """Parity of `bundle` with `model` over `steps` steps (two streams for a symbolic batch)."""
+def measure(model: Stepped, bundle: Bundle, *, steps: int = STEPS, seed: int = 0) -> Parity:
+    """Parity of `bundle` with `model` over `steps` steps (two streams for a symbolic batch).
+
+    The worst of the runs from the initial state and from each of the model's `parity_states`.
+    """
     x = excitation(model, steps, 1 if bundle.manifest.batch == 1 else 2, seed)
     expected = run_torch(model, x)
-    found = deviation(compared(run_bundle(bundle, x)), compared(expected))
+    found = deviation(run_bundle(bundle, x), expected)
+    for state in model.parity_states(x.shape[1]):
+        there = run_torch(model, x, model.initial_state(x.shape[1]) | state)
+        start = {name: value.numpy() for name, value in state.items()}
+        found = found.worst(deviation(run_bundle(bundle, x, start), there))
     head = slice(0, min(VECTOR_STEPS, steps))
-    # JSON has no infinity; the largest float64 stands for it and fails every bound.
-    largest = np.finfo(np.float64).max
     return Parity(
         steps=steps,
-        max_abs_error=min(found.max_abs_error, largest),
-        relative_error=min(found.relative_error, largest),
+        max_abs_error=finite(found.max_abs_error),
+        relative_error=finite(found.relative_error),
         bound=BOUND,
         vector=ParityVector(seed=seed, x=x[head, 0].tolist(), y=expected["y"][head, 0].tolist()),
     )
+
+
+def finite(error: float) -> float:
+    """JSON has no infinity; the largest float64 stands for it and fails every bound."""
+    return min(error, float(np.finfo(np.float64).max))

@@ -1,13 +1,19 @@
-"""The learning curve as a picture."""
+"""The learning curve as a picture and as a table."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 
-def learning_curve(history: Sequence[tuple[float, float]], best_epoch: int, path: Path) -> None:
-    """Write a PNG of training and validation loss per epoch (log scale), the kept epoch marked."""
+def learning_curve(
+    history: Sequence[tuple[float, float]], best_epoch: int, path: Path, *, measure: str = "loss"
+) -> None:
+    """Write a PNG of training and validation loss per epoch, the kept epoch marked, and a CSV of the same name.
+
+    The axis is logarithmic where every loss is positive, as a likelihood's need not be. `measure` labels it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -15,11 +21,17 @@ def learning_curve(history: Sequence[tuple[float, float]], best_epoch: int, path
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     epochs = range(1, len(history) + 1)
-    axes.semilogy(epochs, [t for t, _ in history], label="training")
-    axes.semilogy(epochs, [v for _, v in history], label="validation")
+    axes.plot(epochs, [t for t, _ in history], label="training")
+    axes.plot(epochs, [v for _, v in history], label="validation")
+    if min(min(entry) for entry in history) > 0:
+        axes.set_yscale("log")
     axes.axvline(best_epoch + 1, color="0.6", linestyle="--", label=f"kept: epoch {best_epoch + 1}")
-    axes.set(xlabel="epoch", ylabel="loss (errors in units of each output's std)", title="Learning curve")
+    axes.set(xlabel="epoch", ylabel=measure, title="Learning curve")
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+    with path.with_suffix(".csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["epoch", "training_loss", "validation_loss"])
+        table.writerows([epoch, *entry] for epoch, entry in zip(epochs, history, strict=True))

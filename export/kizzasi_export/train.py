@@ -1,4 +1,4 @@
-"""Supervised training of a sequence model on windows, on Lightning's trainer.
+"""Supervised training of a sequence model on windows or streams, on Lightning's trainer.
 
 `fit` starts from the weights it is given and leaves the best ones in the model, so that rounds of data
 aggregation can call it again on a larger dataset.
@@ -6,29 +6,29 @@ aggregation can call it again on a larger dataset.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from lightning.pytorch.utilities import rank_zero_only
 
-from kizzasi_edge.errors import ConfigError, ModelError
+from kizzasi_edge.errors import ConfigError
 from kizzasi_export.config import TrainingSection
-from kizzasi_export.datasets import SequenceDataset
-from kizzasi_export.losses import Loss, sequence_loss
+from kizzasi_export.datasets import SequenceDataset, Streams
+from kizzasi_export.losses import Loss, OutputLoss, from_start, head_loss
 from kizzasi_export.models import StepModel
-
-Batch = tuple[Tensor, Tensor, Tensor]
+from kizzasi_export.quantize import fake_quantized
+from kizzasi_export.trainee import StreamTrainee, Trainee, WindowTrainee
 
 
 @dataclass(frozen=True)
@@ -42,50 +42,9 @@ class FitResult:
     seconds: float
 
 
-class _Trainee(L.LightningModule):  # type: ignore[misc]  # lightning is not followed (pyproject)
-    """Binds model, loss and optimiser for the trainer."""
-
-    def __init__(self, model: StepModel, loss: Loss, cfg: TrainingSection, total_steps: int) -> None:
-        super().__init__()
-        self.model, self.cfg, self.total_steps = model, cfg, total_steps
-        self.loss = loss
-        self.history: list[tuple[float, float]] = []
-
-    def training_step(self, batch: Batch) -> Tensor:
-        loss = self.loss(self.model, *batch)
-        if not bool(torch.isfinite(loss)):
-            raise ModelError(
-                f"training: the loss became {float(loss.detach())} at step {self.global_step}; "
-                "try a lower [training] learning_rate"
-            )
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch[0]))
-        return loss
-
-    def validation_step(self, batch: Batch) -> None:
-        loss = self.loss(self.model, *batch)
-        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch[0]))
-
-    def on_train_epoch_end(self) -> None:
-        metrics = self.trainer.callback_metrics
-        self.history.append((float(metrics["train_loss"]), float(metrics["validation_loss"])))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["history"] = self.history
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = [tuple(entry) for entry in checkpoint["history"]]
-
-    def configure_optimizers(self) -> Any:
-        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
-        vectors = [p for p in self.model.parameters() if p.ndim < 2]  # norms, biases, A_log, D, dt_bias
-        optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": self.cfg.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=self.cfg.learning_rate,
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.cfg.learning_rate, total_steps=self.total_steps, pct_start=0.1
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+def leads() -> bool:
+    """Whether this process writes the results: it trains alone, or is the first of several."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def split(dataset: SequenceDataset, fraction: float, seed: int) -> tuple[SequenceDataset, SequenceDataset]:
@@ -103,67 +62,55 @@ def split(dataset: SequenceDataset, fraction: float, seed: int) -> tuple[Sequenc
 
 def fit(
     model: StepModel,
-    dataset: SequenceDataset,
+    data: SequenceDataset | Streams,
     cfg: TrainingSection,
     *,
     folder: Path,
+    validation: SequenceDataset | Streams | None = None,
     loss: Loss | None = None,
+    output_loss: OutputLoss | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> FitResult:
     """Train `model` in place; at the end it holds the weights with the lowest validation loss.
 
+    With several processes (`cfg.devices`, `cfg.num_nodes`) each one calls this, and each one's model ends up the same.
+
     Args:
-        model: with its normaliser already set (`StepModel.set_normalizer`).
-        dataset: windows; a seeded share validates.
+        model: with its normaliser already set (`StepModel.set_normalizer`). Frozen parameters stay as they are.
+        data: windows, or with `cfg.tbptt` whole recordings.
         folder: where the trainer keeps its state (``last.ckpt``, ``best.ckpt``). One folder per round.
-        loss: replaces the loss that `cfg` names.
+        validation: data of the same form; None takes a seeded share of the windows.
+        output_loss: replaces `head_loss`.
+        loss: replaces `output_loss` where a task must run the model itself; for windows only.
         resume: continue from ``last.ckpt`` if there is one (a finished fit then returns at once).
         progress: show a progress bar.
 
     Raises:
-        ConfigError: dimensions of model and data that differ, or too few windows.
+        ConfigError: dimensions of model and data that differ, too few windows, or a trainer that cannot be had here.
         ModelError: the loss became NaN or Inf.
     """
-    if (dataset.input_dim, dataset.output_dim) != (model.input_dim, model.output_dim):
-        raise ConfigError(
-            f"training data: {dataset.input_dim} inputs and {dataset.output_dim} outputs, "
-            f"the model has {model.input_dim} and {model.output_dim}"
-        )
+    for name, found, expected in (
+        ("inputs", data.input_dim, model.input_dim),
+        ("outputs", data.output_dim, model.output_dim),
+    ):
+        if found != expected:
+            raise ConfigError(f"training data: found {found} {name}, expected {expected} as the model has")
     began = time.monotonic()
-    training, validation = split(dataset, cfg.validation_fraction, cfg.seed)
-    last = folder / "last.ckpt"
+    last, best = folder / "last.ckpt", folder / "best.ckpt"
     if not resume:
-        for stale in (last, folder / "best.ckpt"):
+        for stale in (last, best):
             stale.unlink(missing_ok=True)
-    generator = torch.Generator().manual_seed(cfg.seed)
-    with _quiet():
-        batches = DataLoader(training, cfg.batch_size, shuffle=True, generator=generator)
-        trainee = _Trainee(model, loss or sequence_loss(cfg.loss), cfg, cfg.epochs * len(batches))
-        best = ModelCheckpoint(
-            folder, filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
-        )
-        callbacks: list[Callback] = [EarlyStopping("validation_loss", patience=cfg.patience), best]
-        if progress:
-            callbacks.append(RichProgressBar())
-        trainer = L.Trainer(
-            accelerator=cfg.accelerator,
-            devices=1,
-            max_epochs=cfg.epochs,
-            gradient_clip_val=cfg.gradient_clip,
-            callbacks=callbacks,
-            logger=False,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        resumed = str(last) if resume and last.exists() else None
-        trainer.fit(trainee, batches, DataLoader(validation, cfg.batch_size), ckpt_path=resumed)
-    if trainer.interrupted:  # older Lightning returns from Ctrl-C as if it had finished
-        raise KeyboardInterrupt
-    state = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    nn.Module.load_state_dict(trainee, state)
-    model.cpu().eval()
+    with _quiet(), nullcontext() if cfg.quantize is None else fake_quantized(model):
+        trainer = _trainer(cfg, folder, progress)
+        # A copy: strategies may take a module's parameters apart, and what failed leaves the model as it was.
+        trainee = _trainee(copy.deepcopy(model), data, validation, cfg, loss, output_loss, trainer.world_size)
+        trainer.fit(trainee, ckpt_path=str(last) if resume and last.exists() else None)
+        if trainer.interrupted:  # older Lightning returns from Ctrl-C as if it had finished
+            raise KeyboardInterrupt
+        weights = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})
+    model.eval()
     losses = [validation_loss for _, validation_loss in trainee.history]
     best_epoch = int(np.argmin(losses))
     return FitResult(
@@ -173,6 +120,63 @@ def fit(
         steps=int(trainer.global_step),
         seconds=time.monotonic() - began,
     )
+
+
+def _trainee(
+    model: StepModel,
+    data: SequenceDataset | Streams,
+    validation: SequenceDataset | Streams | None,
+    cfg: TrainingSection,
+    loss: Loss | None,
+    output_loss: OutputLoss | None,
+    processes: int,
+) -> Trainee:
+    score = output_loss or head_loss(cfg.loss)
+    if cfg.loss is not None and model.head.kind != "continuous":
+        raise ConfigError(f"[training] loss: found {cfg.loss!r}, expected none: a {model.head.kind} head has its own")
+    if isinstance(data, Streams):
+        if loss is not None or cfg.tbptt is None or not isinstance(validation, Streams):
+            raise TypeError("streams are trained with tbptt, by an output_loss, and validated on streams")
+        return StreamTrainee(model, cfg, score, data, validation)
+    if cfg.tbptt is not None:
+        raise ConfigError(f"[training] tbptt: found {cfg.tbptt}, expected none: this task trains on windows")
+    if validation is None:
+        data, validation = split(data, cfg.validation_fraction, cfg.seed)
+    assert isinstance(validation, SequenceDataset)
+    if len(validation) < processes:
+        raise ConfigError(
+            f"validation data: found {len(validation)} windows for {processes} processes, expected one each; "
+            "raise [training] validation_fraction"
+        )
+    return WindowTrainee(model, cfg, loss or from_start(score), data, validation)
+
+
+def _trainer(cfg: TrainingSection, folder: Path, progress: bool) -> L.Trainer:
+    best = ModelCheckpoint(
+        folder, filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
+    )
+    callbacks: list[Callback] = [EarlyStopping("validation_loss", patience=cfg.patience), best]
+    if progress:
+        callbacks.append(RichProgressBar())
+    try:
+        return L.Trainer(
+            accelerator=cfg.accelerator,
+            devices=cfg.devices,
+            num_nodes=cfg.num_nodes,
+            strategy=cfg.strategy,
+            precision=cfg.precision,
+            max_epochs=cfg.epochs,
+            gradient_clip_val=cfg.gradient_clip,
+            callbacks=callbacks,
+            logger=False,
+            use_distributed_sampler=False,  # the trainee's loaders know their process
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        settings = {key: getattr(cfg, key) for key in ("accelerator", "devices", "strategy", "precision")}
+        raise ConfigError(f"[training]: no trainer with {settings}: {error}") from None
 
 
 @contextmanager

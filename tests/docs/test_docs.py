@@ -82,6 +82,13 @@ def train(tmp_path: Path) -> None:
     assert load_train_config(ROOT / "examples/arm/train.toml") is not None
 
 
+def example(name: str) -> Callable[[Path], None]:
+    """tests/export/test_training.py trains every example through the command line; here its file is checked."""
+    from kizzasi_export.config import load_train_config
+
+    return lambda _: [load_train_config(ROOT / "examples/train" / name), None][1]
+
+
 TABLE: dict[str, Callable[[Path], None]] = {
     "make demo": target("demo"),
     "make test": target("test"),
@@ -91,6 +98,9 @@ TABLE: dict[str, Callable[[Path], None]] = {
     "make docs": target("docs"),
     "kizzasi-edge demo arm --seconds 10 --adversary random": demo,
     "kizzasi-export train examples/arm/train.toml": train,
+    "kizzasi-export train examples/train/lorenz.toml": example("lorenz.toml"),
+    "kizzasi-export train examples/train/pendulum.toml": example("pendulum.toml"),
+    "kizzasi-export train examples/train/recall.toml": example("recall.toml"),
     "kizzasi-edge check robot.toml": check,
     "kizzasi-edge check FILE": check_guard,
     "kizzasi-edge run robot.toml --dry-run": shown("kizzasi-edge", "run"),
@@ -109,6 +119,11 @@ def test_documented_command(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("page", "text"), blocks("toml"))
 def test_documented_config(page: str, text: str) -> None:
     data = tomllib.loads(text)
+    if "data" in data:  # of a train.toml
+        from kizzasi_export.datasets import DataSection
+
+        validate(data["data"], DataSection, page, ConfigError)
+        return
     validate(data, GuardFile if "guard" in data and "robot" not in data else RobotFile, page, ConfigError)
 
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from kizzasi_edge.bundle import Bundle, write_bundle
+from kizzasi_edge.bundle import Bundle, StateSpec, write_bundle
 from kizzasi_edge.engines import ENGINES, OrtEngine, open_engine
 from kizzasi_edge.engines import ort as ort_module
 from kizzasi_edge.errors import BundleError, ConfigError, ModelError, SnapshotError
@@ -238,3 +238,99 @@ def test_engines_by_name(arm: Bundle) -> None:
         open_engine(arm, "native")
     with pytest.raises(ConfigError, match='engine: found "gpu", expected one of auto, native, ort'):
         open_engine(arm, "gpu")
+
+
+RING = 5
+
+
+def ring_bundle(path: Path, build: Any, *, in_place: bool) -> Bundle:
+    """y = attention of x [4] to the last 5 inputs, through a ring cache and an int64 position."""
+    tensor, kinds = helper.make_tensor_value_info, onnx.TensorProto
+    ring, at = ("ring", kinds.FLOAT, [1, 1, RING, 4]), ("position", kinds.INT64, [1, 1])
+    nodes = [
+        helper.make_node("Reshape", ["x", "row"], ["new"]),
+        helper.make_node("Reshape", ["position", "flat"], ["slot"]),
+        helper.make_node("TensorScatter", ["ring", "new", "slot"], ["ring_out"], mode="circular"),
+        helper.make_node("Add", ["position", "one"], ["position_out"]),
+        helper.make_node("Min", ["position_out", "length"], ["least"]),
+        helper.make_node("Reshape", ["least", "flat"], ["reached"]),
+        helper.make_node("Attention", ["new", "ring_out", "ring_out", "", "", "", "reached"], ["read"]),
+        helper.make_node("Reshape", ["read", "out"], ["y"]),
+        helper.make_node("Identity", ["ring0"], ["ring_init"]),
+        helper.make_node("Identity", ["position0"], ["position_init"]),
+    ]
+    constants = {
+        "row": [1, 1, 1, 4], "flat": [-1], "out": [1, 4], "one": [1], "length": [RING], "position0": [[0]],
+    }  # fmt: skip
+    initializers = [onnx.numpy_helper.from_array(np.array(v, np.int64), name) for name, v in constants.items()]
+    initializers.append(onnx.numpy_helper.from_array(np.zeros((1, 1, RING, 4), np.float32), "ring0"))
+    outputs = [tensor("y", kinds.FLOAT, [1, 4])]
+    outputs += [tensor(f"{name}_{end}", kind, shape) for name, kind, shape in (ring, at) for end in ("out", "init")]
+    graph = helper.make_graph(
+        nodes, "ring", [tensor("x", kinds.FLOAT, [1, 4]), tensor(*ring), tensor(*at)], outputs, initializers
+    )
+    model = helper.make_model(graph, ir_version=11, opset_imports=[helper.make_opsetid("", 24)])
+    onnx.checker.check_model(model)
+    names = tuple("abcd")
+    states = [
+        StateSpec(name="ring", shape=[1, 1, RING, 4], in_place=in_place),
+        StateSpec(name="position", shape=[1, 1], dtype="int64"),
+    ]
+    manifest = build.manifest_for(build.integrator_core(dim=4), names, names)
+    return write_bundle(path, bytes(model.SerializeToString()), manifest.model_copy(update={"states": states}))
+
+
+@pytest.fixture
+def ring(tmp_path: Path, build: Any) -> Bundle:
+    return ring_bundle(tmp_path / "ring.onnx", build, in_place=True)
+
+
+def attended(xs: np.ndarray) -> np.ndarray:
+    """What a ring bundle computes, in float64."""
+    ys = []
+    for t in range(len(xs)):
+        seen = xs[max(0, t - RING + 1) : t + 1].astype(np.float64)
+        weight = np.exp(seen @ xs[t] / 2)
+        ys.append(weight @ seen / weight.sum())
+    return np.array(ys)
+
+
+def test_an_in_place_state_is_the_same_function(tmp_path: Path, ring: Bundle, build: Any, xs: np.ndarray) -> None:
+    ys = run_all(OrtEngine(ring), xs[:40])
+    np.testing.assert_allclose(ys, attended(xs[:40]), rtol=1e-5, atol=1e-6)
+    apart = ring_bundle(tmp_path / "apart.onnx", build, in_place=False)
+    assert run_all(OrtEngine(apart), xs[:40]).tobytes() == ys.tobytes()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 7.0])
+def test_what_an_abandoned_step_wrote_in_place_is_never_read(ring: Bundle, xs: np.ndarray, bad: float) -> None:
+    """While the ring fills, when it is full, and when it has gone round."""
+    expected = run_all(OrtEngine(ring), xs[:20])
+    engine = OrtEngine(ring)
+    for t in range(20):
+        before = engine.state()
+        engine.x[:] = bad
+        engine.run()
+        after = engine.state()
+        changed = (before["ring"] != after["ring"]).any((0, 1, 3)).nonzero()[0]
+        assert changed.tolist() == [t % RING]  # the slot that the next step writes, and nothing else
+        assert np.array_equal(before["position"], after["position"])
+        assert run_all(engine, xs[t : t + 1]).tobytes() == expected[t].tobytes()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 5, 13])
+def test_in_place_snapshots_forks_and_resets(ring: Bundle, xs: np.ndarray, steps: int) -> None:
+    engine, other = OrtEngine(ring), OrtEngine(ring)
+    first = run_all(engine, xs[:steps])
+    engine.x[:] = np.nan
+    engine.run()  # not adopted
+    kept, twin, untouched = engine.state(), engine.fork(), engine.fork()
+    run_all(twin, -xs[:7])  # a ring of its own, over every slot
+    expected = run_all(OrtEngine(ring), xs[: steps + 20])[steps:]
+    assert run_all(engine, xs[steps : steps + 20]).tobytes() == expected.tobytes()
+    assert run_all(untouched, xs[steps : steps + 20]).tobytes() == expected.tobytes()
+    run_all(other, xs[50:61])  # an odd number of steps: the other binding is live
+    other.load_state(kept)
+    assert run_all(other, xs[steps : steps + 20]).tobytes() == expected.tobytes()
+    engine.reset()
+    assert run_all(engine, xs[:steps]).tobytes() == first.tobytes()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,8 @@ from kizzasi_export.losses import sequence_loss
 from kizzasi_export.models import Normalizer
 from kizzasi_export.tasks import load_task
 from kizzasi_export.train import fit, split
+
+ALONE = {"OMP_NUM_THREADS": "1"}
 
 TRAIN_TOML = """
 [task]
@@ -115,9 +121,139 @@ def test_resume_continues_where_it_stopped(tmp_path: Path) -> None:
         fit(_model(data), data, cfg, folder=folder, loss=interrupted_loss, progress=False)
     resumed = fit(_model(data), data, cfg, folder=folder, resume=True, progress=False)
     assert len(resumed.history) == 4
-    assert resumed.history[:2] == whole.history[:2]
+    assert resumed.history == whole.history  # batch order, schedule and moments continue too
     finished = fit(_model(data), data, cfg, folder=folder, resume=True, progress=False)
     assert finished.history == resumed.history
+
+
+DDP_SCRIPT = """
+import json, sys
+import numpy as np, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from kizzasi_export import build_model
+from kizzasi_export.config import TrainingSection
+from kizzasi_export.datasets import Recording, SequenceDataset, Streams
+from kizzasi_export.train import fit, leads
+
+processes, found = int(sys.argv[2]), []
+x = np.random.default_rng(0).standard_normal((13, 48, 2)).astype(np.float32)
+y = np.cumsum(x[..., :1], 1) * 0.1
+shares = slice(0, 8), slice(8, 13)  # five windows validate: not a multiple of the processes
+for name, tbptt in (("windows", None), ("streams", 16)):
+    torch.manual_seed(0)
+    model = build_model("mamba2", input_dim=2, output_dim=1, hidden_dim=8, state_dim=4, num_layers=1)
+    strategy = "ddp" if processes > 1 else "auto"
+    cfg = TrainingSection(epochs=3, batch_size=4 // processes, devices=processes, strategy=strategy, tbptt=tbptt)
+    if tbptt is None:
+        sets = [SequenceDataset(x[share], y[share]) for share in shares]
+    else:
+        sets = [Streams(tuple(Recording(a, b, None, "r") for a, b in zip(x[share], y[share]))) for share in shares]
+    result = fit(model, sets[0], cfg, folder=Path(sys.argv[1]) / name, validation=sets[1], progress=False)
+    found.append([result.history, result.best_epoch, sum(float(p.detach().abs().sum()) for p in model.parameters())])
+rank = 0 if leads() else 1
+(Path(sys.argv[1]) / f"rank{rank}.json").write_text(json.dumps(found))
+"""
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    """Batches, averaged gradients, logged losses and the kept weights, for windows and for streams."""
+    (tmp_path / "script.py").write_text(DDP_SCRIPT)
+    found = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        command = [sys.executable, str(tmp_path / "script.py"), str(folder), str(processes)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, **ALONE})
+        assert done.returncode == 0, done.stderr
+        found[processes] = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
+    alone = found[1][0]
+    for rank in found[2]:
+        for (history, best, weights), (history_alone, best_alone, weights_alone) in zip(rank, alone, strict=True):
+            np.testing.assert_allclose(history, history_alone, rtol=1e-4)
+            assert best == best_alone
+            assert weights == pytest.approx(weights_alone, rel=1e-5)
+
+
+def test_mixed_precision_learns(tmp_path: Path) -> None:
+    data = _memory_data(16)
+    cfg = TrainingSection(epochs=12, batch_size=4, learning_rate=1e-2, loss="mse", precision="bf16-mixed")
+    model = _model(data)
+    result = fit(model, data, cfg, folder=tmp_path, progress=False)
+    assert result.best_validation_loss < 0.5 * result.history[0][1]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.from_numpy(data.x))).all()
+
+
+def test_a_trainer_that_cannot_be_had_is_said(tmp_path: Path) -> None:
+    data = _memory_data(4)
+    for changes in (
+        {"strategy": "teleport"},
+        {"accelerator": "gpu"} if not torch.cuda.is_available() else {"devices": 99},
+    ):
+        with pytest.raises(ConfigError, match=r"\[training\]: no trainer with .*strategy"):
+            fit(_model(data), data, TrainingSection(**changes), folder=tmp_path, progress=False)
+
+
+# --- losses ---
+
+
+def test_gaussian_loss_is_the_likelihood_of_scaled_targets() -> None:
+    torch.manual_seed(0)
+    model = build_model("mamba2", input_dim=2, output_dim=3, hidden_dim=8, num_layers=1, head="gaussian")
+    model.set_normalizer(Normalizer((0.0,) * 2, (1.0,) * 2, (1.0, 2.0, 3.0), (0.5, 2.0, 10.0)))
+    x, y, weight = torch.randn(2, 7, 2), torch.randn(2, 7, 3), torch.rand(2, 7)
+    with torch.no_grad():
+        found = model.outputs(x)
+        spread = (0.5 * found["logvar"]).exp() / model.output_std
+        expected = -torch.distributions.Normal(found["y"] / model.output_std, spread).log_prob(y / model.output_std)
+        expected = (expected.mean(-1) * weight).sum() / weight.sum()
+        assert float(sequence_loss()(model, x, y, weight)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_gaussian_head_learns_how_much_it_does_not_know(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.choice([0.0, 1.0], (40, 24, 2))
+    data = SequenceDataset(x, (0.05 + 0.95 * x[..., :1]) * rng.standard_normal((40, 24, 1)))  # input 0: the noise
+    model = build_model("mamba2", input_dim=2, output_dim=1, hidden_dim=8, state_dim=4, num_layers=1, head="gaussian")
+    fit(model, data, TrainingSection(epochs=15, batch_size=8, learning_rate=2e-2), folder=tmp_path, progress=False)
+    with torch.no_grad():
+        std = (0.5 * model.outputs(torch.from_numpy(data.x))["logvar"]).exp().numpy()
+    assert np.median(std[data.x[..., :1] == 0]) < 0.15
+    assert 0.7 < np.median(std[data.x[..., :1] == 1]) < 1.4
+
+
+def test_categorical_loss_is_the_cross_entropy_of_the_nearest_level() -> None:
+    torch.manual_seed(0)
+    tokenizer = {"kind": "uniform", "vocab": 5, "low": [-1.0, 0.0], "high": [1.0, 4.0]}
+    model = build_model(
+        "mamba2", input_dim=2, output_dim=2, hidden_dim=8, num_layers=1, head="categorical", tokenizer=tokenizer
+    )
+    x, weight = torch.randn(1, 3, 2), torch.tensor([[1.0, 0.0, 2.0]])
+    y = torch.tensor([[[-0.9, 4.3], [0.0, 0.0], [0.3, 1.1]]])  # levels: -1 -.5 0 .5 1 and 0 1 2 3 4
+    with torch.no_grad():
+        logp = model.outputs(x)["logits"].log_softmax(-1)[0]
+        first, last = -(logp[0, 0, 0] + logp[0, 1, 4]) / 2, -(logp[2, 0, 3] + logp[2, 1, 1]) / 2
+        found = float(sequence_loss()(model, x, y, weight))
+    assert found == pytest.approx(float(first + 2 * last) / 3, rel=1e-5)
+
+
+def test_a_loss_that_the_head_does_not_have(tmp_path: Path) -> None:
+    data = _memory_data(4)
+    model = build_model("mamba2", input_dim=2, output_dim=1, hidden_dim=8, num_layers=1, head="gaussian")
+    with pytest.raises(ConfigError, match=r"\[training\] loss: found 'mse', expected none: a gaussian head"):
+        fit(model, data, TrainingSection(loss="mse"), folder=tmp_path, progress=False)
+
+
+def test_quantised_training_leaves_a_plain_model(tmp_path: Path) -> None:
+    data = _memory_data(8)
+    model = _model(data)
+    names = model.state_dict().keys()
+    fit(model, data, TrainingSection(epochs=2, batch_size=4, quantize="int8"), folder=tmp_path, progress=False)
+    assert model.state_dict().keys() == names
+    stored = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]
+    assert any("parametrizations" in name for name in stored)  # it was trained through the rounding
 
 
 def test_early_stopping(tmp_path: Path) -> None:
@@ -228,6 +364,73 @@ def test_configuration_errors_name_section_and_key(old: str, new: str, match: st
     assert not (tmp_path / "runs").exists()
 
 
+def test_presets_are_sizes_to_start_from(tmp_path: Path) -> None:
+    path = _project(tmp_path, TRAIN_TOML.replace("hidden_dim = 16", 'preset = "control"'))
+    section = load_train_config(path).model
+    assert (section.kind, section.hidden_dim, section.context_window) == ("mamba2", 64, 256)
+    assert (section.state_dim, section.num_layers) == (4, 1)  # given, so not the preset's 8 and 2
+    path.write_text(TRAIN_TOML.replace("hidden_dim = 16", 'preset = "kitchen"'))
+    with pytest.raises(ConfigError, match=r"\[model\] preset: found 'kitchen'; expected one of robotics"):
+        load_train_config(path)
+
+
+def test_a_tokenizer_takes_its_range_from_the_training_targets(tmp_path: Path) -> None:
+    toml = TRAIN_TOML.replace("[training]", 'head = "categorical"\ntokenizer = { vocab = 16 }\n[training]')
+    config = load_train_config(_project(tmp_path, toml))
+    result = load_task(config)(config.data, config, resume=False, progress=False)
+    found = result.model.config["tokenizer"]
+    with np.load(tmp_path / "data.npz") as data:
+        # one of the four recordings validates, and is not looked at
+        ranges = [(np.delete(data["y"], i, 0).min(), np.delete(data["y"], i, 0).max()) for i in range(4)]
+    assert any(np.allclose([found["low"][0], found["high"][0]], pair) for pair in ranges)
+    assert result.fit.best_validation_loss < np.log(16)  # better than guessing
+    given = toml.replace("vocab = 16", "vocab = 16, low = -1.0, high = 2.0")
+    (tmp_path / "train.toml").write_text(given)
+    config = load_train_config(tmp_path / "train.toml")
+    assert config.model.build(2, 1).config["tokenizer"]["high"] == 2.0
+    with pytest.raises(ConfigError, match=r"\[model.tokenizer\] low: missing"):
+        load_train_config(_project(tmp_path, toml)).model.build(2, 1)
+
+
+def test_rate_and_names_come_from_data_that_know_them(tmp_path: Path) -> None:
+    section = '[data]\nformat = "generated"\nsystem = "pendulum"\nrecordings = 3\nsteps = 40\n'
+    toml = TRAIN_TOML[: TRAIN_TOML.index("[data]")].replace("epochs = 3", "epochs = 1") + section
+    config = load_train_config(_project(tmp_path, toml))
+    export = load_task(config)(config.data, config, resume=False, progress=False).export
+    assert export.output_names == ["pendulum/position", "pendulum/velocity"]
+    assert export.sample_rate_hz == 100.0
+    toml = toml.replace('"pendulum"', '"lorenz"')
+    config = load_train_config(_project(tmp_path, toml))
+    with pytest.raises(ConfigError, match=r"\[export\] sample_rate_hz: missing"):
+        load_task(config)(config.data, config, resume=False, progress=False)
+
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "train").glob("*.toml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_train(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example as it is, for one epoch on fewer recordings."""
+    text = re.sub(r"^epochs = \d+", "epochs = 1", example.read_text(), flags=re.M)
+    text = re.sub(r"^recordings = \d+", "recordings = 6", text, flags=re.M)
+    (tmp_path / example.name).write_text(text)
+    config = load_train_config(tmp_path / example.name)
+    assert config.training.epochs == 1
+    assert _main(monkeypatch, "train", str(tmp_path / example.name), "--no-progress") == 0
+    bundle = Bundle.open(config.base / config.output.bundle)
+    assert bundle.manifest.kind == config.model.kind
+    assert bundle.manifest.parity.relative_error <= bundle.manifest.parity.bound
+
+
+def test_the_documented_configurations_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    blocks = re.findall(r"^```toml\n(.*?)^```", page, re.S | re.M)
+    assert len(blocks) >= 3
+    for number, text in enumerate(blocks):
+        (tmp_path / f"{number}.toml").write_text(text)
+        assert load_train_config(tmp_path / f"{number}.toml").task.name == "supervised"
+
+
 def _main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["kizzasi-export", *arguments])
     with pytest.raises(SystemExit) as caught:
@@ -244,6 +447,11 @@ def test_train_export_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert bundle.manifest.training["config_sha256"] == load_train_config(config).digest
     checkpoint = tmp_path / "runs" / "model.safetensors"
     assert (tmp_path / "runs" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "runs" / "learning_curve.csv").open() as file:
+        curve = list(csv.DictReader(file))
+    assert [row["epoch"] for row in curve] == ["1", "2", "3"]
+    best = curve[bundle.manifest.training["best_epoch"] - 1]
+    assert float(best["validation_loss"]) == bundle.manifest.training["validation_loss"]
 
     portable, report = tmp_path / "p.onnx", tmp_path / "report.json"
     assert _main(monkeypatch, "export", str(checkpoint), str(portable), "--portable", "--batch") == 0

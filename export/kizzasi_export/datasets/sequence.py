@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,45 +79,6 @@ class SequenceDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """The windows at `indices`."""
         pick = np.asarray(indices, np.int64)
         return SequenceDataset(self.x[pick], self.y[pick], self.weight[pick])
-
-
-def load_npz(path: Path, *, window: int | None = None) -> SequenceDataset:
-    """Arrays ``x``, ``y`` and optionally ``weight`` of an .npz file, cut into windows.
-
-    Args:
-        path: x [N, T, in] or [T, in], y likewise, weight [N, T] or [T].
-        window: steps per window; None keeps whole sequences. A remainder shorter than a window is dropped.
-
-    Raises:
-        ConfigError: no such file, a missing array, wrong shapes, NaN, or sequences shorter than `window`.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such data file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{path}: cannot be read as .npz: {error}") from None
-    for name in ("x", "y"):
-        if name not in arrays:
-            raise ConfigError(f"{path}: no array {name!r}; found {sorted(arrays)}, expected x and y")
-    for name, dims in (("x", 2), ("y", 2), ("weight", 1)):
-        if name in arrays and arrays[name].ndim == dims:
-            arrays[name] = arrays[name][None]
-    data = SequenceDataset(arrays["x"], arrays["y"], arrays.get("weight"), source=str(path))
-    if window is None:
-        return data
-    steps = data.x.shape[1]
-    if steps < window:
-        raise ConfigError(f"{path}: sequences of {steps} steps, expected at least window = {window}")
-    kept = steps // window * window
-    shape = (-1, window)
-    return SequenceDataset(
-        data.x[:, :kept].reshape(*shape, data.input_dim),
-        data.y[:, :kept].reshape(*shape, data.output_dim),
-        data.weight[:, :kept].reshape(shape),
-        source=str(path),
-    )
 
 
 def _checked(name: str, values: Any, ndim: int, source: str) -> Array:

@@ -47,6 +47,12 @@ class Network(Protocol):
 
     def initial_state(self, batch: int) -> State: ...
 
+    def parity_states(self, batch: int) -> list[State]:
+        """Where else a graph is compared with torch from: values that replace those of the initial state, of states
+        that torch and the graph keep alike.
+        """
+        ...
+
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B, input_dim] → ([B, output_dim], next state); `state` is not modified."""
         ...

@@ -30,7 +30,7 @@ class Mamba2Config(NetworkConfig):
     expand: int = 2
     conv_dim: int = 4
     head_dim: int | None = None
-    chunk: int = 64
+    chunk: int = 32
 
     positive: ClassVar[tuple[str, ...]] = (*NetworkConfig.positive, "expand", "chunk")
 

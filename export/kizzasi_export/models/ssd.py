@@ -16,13 +16,16 @@ from torch.nn import functional as F
 
 
 def segment_sum(log_decay: Tensor) -> Tensor:
-    """[..., L] → [..., L, L] with out[i, j] = Σ_{k=j+1..i} log_decay[k] for i ≥ j, else −∞ (Listing 1)."""
+    """[..., L] → [..., L, L] with out[i, j] = Σ_{k=j+1..i} log_decay[k] for i ≥ j, else −∞ (Listing 1).
+
+    One product with a constant of ones and zeros: unlike differences of cumulative sums it is exact for long segments,
+    and it is faster than sums of masked copies.
+    """
     length = log_decay.shape[-1]
-    # Masking before the sum, instead of subtracting cumulative sums, keeps long segments exact.
-    below = torch.ones(length, length, dtype=torch.bool, device=log_decay.device)
-    spread = log_decay[..., None].expand(*log_decay.shape, length)  # [..., L, L]
-    sums = spread.masked_fill(~below.tril(-1), 0.0).cumsum(-2)  # [..., L, L]
-    return sums.masked_fill(~below.tril(0), float("-inf"))
+    lower = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).tril()  # [L, L]
+    members = (lower[:, None] & ~lower[None]).to(log_decay.dtype)  # [i, j, k]: j < k ≤ i
+    never = torch.zeros_like(lower, dtype=log_decay.dtype).masked_fill(~lower, float("-inf"))  # [L, L]
+    return F.linear(log_decay, members.flatten(0, 1), never.flatten()).unflatten(-1, (length, length))
 
 
 def ssd_chunked(
@@ -41,37 +44,36 @@ def ssd_chunked(
         (y [b, t, h, p], state [b, h, n, p] after the last step).
     """
     b, t, h, p = x.shape
-    n = B.shape[-1]
     chunk = min(chunk, t)
     pad = -t % chunk
     if pad:  # zeros at the end change nothing before them
         x, log_decay = F.pad(x, (0, 0, 0, 0, 0, pad)), F.pad(log_decay, (0, 0, 0, pad))
         B, C = F.pad(B, (0, 0, 0, pad)), F.pad(C, (0, 0, 0, pad))
     c = x.shape[1] // chunk
-    x = x.reshape(b, c, chunk, h, p)  # [b, c, l, h, p]
-    a = log_decay.reshape(b, c, chunk, h).permute(0, 3, 1, 2)  # [b, h, c, l]
-    B, C = B.reshape(b, c, chunk, n), C.reshape(b, c, chunk, n)  # [b, c, l, n]
-    a_cum = a.cumsum(-1)  # [b, h, c, l]
+    x = x.unflatten(1, (c, chunk)).transpose(2, 3).reshape(-1, chunk, p)  # [b·c·h, l, p]
+    a = log_decay.unflatten(1, (c, chunk)).transpose(2, 3).contiguous()  # [b, c, h, l]
+    from_start = a.cumsum(-1).exp()  # [b, c, h, l]
+    B, C = B.unflatten(1, (c, 1, chunk)), C.unflatten(1, (c, 1, chunk))  # [b, c, 1, l, n]
 
-    # 1. Diagonal blocks: attention-like within a chunk (eq. 16's L ∘ C B^T).
-    L = segment_sum(a).exp()  # [b, h, c, l, s]
-    scores = torch.einsum("bcln,bcsn->bcls", C, B)  # [b, c, l, s]
-    y_diagonal = torch.einsum("bhcls,bcshp->bclhp", L * scores[:, None], x)  # [b, c, l, h, p]
+    L = segment_sum(a).exp()  # [b, c, h, l, s]
 
-    # 2. What each chunk leaves in the state (right factor, B-block).
-    to_end = (a_cum[..., -1:] - a_cum).exp()  # [b, h, c, l]
-    left = torch.einsum("bcln,bhcl,bclhp->bchnp", B, to_end, x)  # [b, c, h, n, p]
+    # 1. What each chunk leaves in the state (right factor, B-block).
+    left = (L[..., -1, :, None] * B).flatten(0, 2).transpose(1, 2) @ x  # [b·c·h, n, p]
 
-    # 3. Recurrence between chunks: the state each chunk starts from (centre factor, A-block).
-    chunk_decay = F.pad(a_cum[..., -1], (1, 0))  # [b, h, c+1]
-    between = segment_sum(chunk_decay).exp()  # [b, h, c+1, c+1]
-    left = torch.cat([state[:, None], left], 1)  # [b, c+1, h, n, p]
-    start = torch.einsum("bhzc,bchnp->bzhnp", between, left)  # [b, c+1, h, n, p]
-    start, last = start[:, :-1], start[:, -1]  # [b, c, h, n, p] [b, h, n, p]
+    # 2. Recurrence between chunks: the state each chunk starts from (centre factor, A-block).
+    starts = []
+    for add, kept in zip(left.unflatten(0, (b, c, h)).unbind(1), from_start[..., -1].unbind(1), strict=True):
+        starts.append(state)
+        state = torch.addcmul(add, kept[..., None, None], state)  # [b, h, n, p]
+    start = torch.stack(starts, 1).flatten(0, 2)  # [b·c·h, n, p]
 
-    # 4. What the starting state contributes within each chunk (left factor, C-block).
-    y_offset = torch.einsum("bcln,bchnp,bhcl->bclhp", C, start, a_cum.exp())  # [b, c, l, h, p]
-    return (y_diagonal + y_offset).reshape(b, c * chunk, h, p)[:, :t], last
+    # 3. What the starting state contributes within each chunk (left factor, C-block).
+    y = (from_start[..., None] * C).flatten(0, 2) @ start  # [b·c·h, l, p]
+
+    # 4. Diagonal blocks: attention-like within a chunk (eq. 16's L ∘ C B^T).
+    scores = L * (C @ B.transpose(-1, -2))  # [b, c, h, l, s]
+    y = torch.baddbmm(y, scores.flatten(0, 2), x)  # [b·c·h, l, p]
+    return y.unflatten(0, (b, c, h)).transpose(2, 3).reshape(b, c * chunk, h, p)[:, :t], state
 
 
 def ssd_sequential(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

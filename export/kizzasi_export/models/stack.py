@@ -122,6 +122,10 @@ class ResidualNetwork(nn.Module):
             state |= {f"{name}{branch.index}": value for name, value in branch.mixer.initial_state(batch).items()}
         return state
 
+    def parity_states(self, batch: int) -> list[State]:
+        """See `Network`: nowhere else by default."""
+        return []
+
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, input_dim] → [B, T, output_dim]."""
         shared, _ = self.advance(self.own_state(len(x)), x.shape[1])

@@ -92,6 +92,10 @@ class StepModel(nn.Module):
         state = self._net.initial_state(batch)
         return state if self.reference is None else state | self.reference.initial_state(batch)
 
+    def parity_states(self, batch: int) -> list[State]:
+        """See `Network`."""
+        return self._net.parity_states(batch)
+
     def scan(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """`outputs` from any state, and the state after it: x [B, T, input_dim] → (outputs, state)."""
         raw, after = self._net.scan(self._normalised(x), state)

@@ -23,7 +23,8 @@ __all__ = ["TASKS", "ExportSpec", "Task", "TaskResult", "load_task"]
 class TaskResult:
     """What a task hands back: the trained model, how to export it, the last fit, and figures to report.
 
-    `data` describes the data for the manifest (JSON values); `summary` is shown to the user, label → text.
+    `data` describes the data for the manifest and `origin` where the weights started (JSON values); `summary` is shown
+    to the user, label → text.
     """
 
     model: StepModel
@@ -31,6 +32,7 @@ class TaskResult:
     fit: FitResult
     data: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(Protocol):

@@ -72,6 +72,10 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
     """
     place = f"{config.path}: [data]"
     section = validate(data, ArmData, place, ConfigError)
+    if config.finetune is not None:
+        raise ConfigError(
+            f"{config.path}: [finetune]: the arm's rounds start from fresh weights; expected no such section"
+        )
     guard = Guardrails.load(ASSETS / "arm.guard.toml")
     ticks = round(section.episode_s * guard.rate_hz)
     if not section.expert_share or section.expert_share[0] != 1.0:
