@@ -53,7 +53,9 @@ def train(
     learning_curve(result.fit.history, result.fit.best_epoch, folder / "learning_curve.png", measure=measure)
     target = cfg.base / cfg.output.bundle
     target.parent.mkdir(parents=True, exist_ok=True)
-    bundle = checkpoint.export(target, variant=cfg.output.variant, batch=cfg.output.batch)
+    bundle = checkpoint.export(
+        target, variant=cfg.output.variant, batch=cfg.output.batch, quantize=cfg.output.quantize
+    )  # fmt: skip
     parameters = sum(p.numel() for p in result.model.parameters())
     _show(
         f"Trained {cfg.task.name}",
@@ -81,8 +83,8 @@ def export(
     bound: Annotated[
         float | None,
         typer.Option(
-            help="Largest error from float32 with --quantize, in units of each output's scale, by "
-            f"default {BOUND['int8']:g} for int8 and {BOUND['f16']:g} for f16; a free run may have {FREE_RUN_FACTOR:g} times that."
+            help="Largest error from float32 with --quantize, in units of each output's scale (default "
+            f"{BOUND['int8']:g} for int8, {BOUND['f16']:g} for f16); {FREE_RUN_FACTOR:g} times that in a free run."
         ),
     ] = None,
 ) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.toml_file import Section, read_toml, validate
+from kizzasi_export.constraints.section import ConstraintsSection
 from kizzasi_export.models import KINDS, StepModel, build_model
 from kizzasi_export.presets import PRESETS
 
@@ -179,12 +180,13 @@ class ExportSection(Section):
 
 
 class OutputSection(Section):
-    """``[output]``: where results go, relative to the config file."""
+    """``[output]``: where results go, relative to the config file, and how the bundle is made (see `export_step`)."""
 
     bundle: str = "model.onnx"
     folder: str = "runs"
     variant: Literal["fast", "portable"] = "fast"
     batch: bool = False
+    quantize: Literal["int8", "f16"] | None = None
 
 
 class TrainConfig(Section):
@@ -194,6 +196,7 @@ class TrainConfig(Section):
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
     finetune: FinetuneSection | None = None
+    constraints: ConstraintsSection | None = None
     data: dict[str, Any] = {}
     export: ExportSection = ExportSection()
     output: OutputSection = OutputSection()

@@ -251,7 +251,7 @@ class Graph:
         if not blocks.applies(weight, self.quantize):
             return self.const(name, array)
         largest = float(np.abs(array).max())
-        if largest > np.finfo(np.float16).max:
+        if largest > float(np.finfo(np.float16).max):
             raise BundleError(f"quantize: {self._scope}.{name} holds {largest:g}, a half float reaches 65504")
         stored = self.const(name, array.astype(np.float16))
         self.quantized[stored] = weight

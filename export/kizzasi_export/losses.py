@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kizzasi_export.models import StepModel
@@ -53,16 +53,21 @@ def head_loss(kind: Literal["huber", "mse"] | None = None) -> OutputLoss:
 
 def sequence_loss(kind: Literal["huber", "mse"] | None = None) -> Loss:
     """`head_loss` of a model that is run from its initial state."""
-    return from_start(head_loss(kind))
+    return FromStart(head_loss(kind))
 
 
-def from_start(score: OutputLoss) -> Loss:
-    """Run the model over the window, then score its outputs."""
+class FromStart(nn.Module):
+    """Run the model over the window from its initial state, then score its outputs: a `Loss`.
 
-    def loss(model: StepModel, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        return score(model, model.outputs(x), y, weight)
+    A module, so that checkpoints hold what a score has learnt (multipliers).
+    """
 
-    return loss
+    def __init__(self, score: OutputLoss) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, model: StepModel, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        return self.score(model, model.outputs(x), y, weight)
 
 
 def output_scale(model: StepModel) -> Tensor:

@@ -83,17 +83,17 @@ class Int8Blocks(nn.Module):
     input_hook: torch.utils.hooks.RemovableHandle | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
-        """weight [N, K] → [N, K]."""
-        return _straight_through(weight, blocks.rounded(weight))
+        """weight [N, K] → [N, K], or a convolution's [N, K, 1] likewise."""
+        return _straight_through(weight, blocks.rounded(weight.flatten(1)).reshape(weight.shape))
 
 
 def prepare(model: StepModel) -> None:
     """Make `model` compute with the weights that an int8 export of it would have, and keep learning float ones.
 
     The same matrices are rounded in the same blocks. The kernel also rounds the inputs of each product to 8 bits, in
-    the same blocks: so does this, for those that are an `nn.Linear`. A matrix that the exporter makes of several
-    parameters is followed back to those that share its rows' length. Until `finish`, the state_dict has the names of
-    torch's parametrizations.
+    the same blocks: so does this, for those that are an `nn.Linear` and called as one. A matrix that the exporter makes
+    of several parameters is followed back to those whose rows have its length; others stay float here. Until `finish`,
+    the state_dict has the names of torch's parametrizations.
     """
     graph = Graph("fast", quantize="int8")
     with torch.enable_grad():
@@ -140,7 +140,7 @@ def _straight_through(value: Tensor, rounded: Tensor) -> Tensor:
 
 
 def _leaves(weight: Tensor, columns: int) -> list[Tensor]:
-    """The parameters [N, columns] that `weight` is made of; itself, where it is one."""
+    """The parameters [N, columns] or [N, columns, 1] that `weight` is made of; itself, where it is one."""
     if weight.is_leaf:
         return [weight]
     found, seen, pending = [], set(), [weight.grad_fn]
@@ -150,7 +150,7 @@ def _leaves(weight: Tensor, columns: int) -> list[Tensor]:
             continue
         seen.add(node)
         leaf = getattr(node, "variable", None)  # of an AccumulateGrad node
-        if leaf is not None and leaf.ndim == 2 and leaf.shape[1] == columns:
+        if leaf is not None and leaf.ndim > 1 and leaf.shape[1:].numel() == columns == leaf.shape[1]:
             found.append(leaf)
         pending += [following for following, _ in node.next_functions]
     return found

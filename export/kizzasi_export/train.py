@@ -25,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from kizzasi_edge.errors import ConfigError
 from kizzasi_export.config import TrainingSection
 from kizzasi_export.datasets import SequenceDataset, Streams
-from kizzasi_export.losses import Loss, OutputLoss, from_start, head_loss
+from kizzasi_export.losses import FromStart, Loss, OutputLoss, head_loss
 from kizzasi_export.models import StepModel
 from kizzasi_export.quantize import fake_quantized
 from kizzasi_export.trainee import StreamTrainee, Trainee, WindowTrainee
@@ -109,7 +109,8 @@ def fit(
         if trainer.interrupted:  # older Lightning returns from Ctrl-C as if it had finished
             raise KeyboardInterrupt
         weights = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})
+        ours = {name.removeprefix("model."): t for name, t in weights.items() if name.startswith("model.")}
+        model.load_state_dict(ours)
     model.eval()
     losses = [validation_loss for _, validation_loss in trainee.history]
     best_epoch = int(np.argmin(losses))
@@ -148,7 +149,7 @@ def _trainee(
             f"validation data: found {len(validation)} windows for {processes} processes, expected one each; "
             "raise [training] validation_fraction"
         )
-    return WindowTrainee(model, cfg, loss or from_start(score), data, validation)
+    return WindowTrainee(model, cfg, loss or FromStart(score), data, validation)
 
 
 def _trainer(cfg: TrainingSection, folder: Path, progress: bool) -> L.Trainer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +91,36 @@ def example(name: str) -> Callable[[Path], None]:
     return lambda _: [load_train_config(ROOT / "examples/train" / name), None][1]
 
 
+EXPORT_PAGE = (
+    "export model.safetensors arm.onnx",
+    "export model.safetensors arm.onnx --quantize int8",
+    "verify arm.onnx --checkpoint model.safetensors",
+    "card arm.onnx",
+)
+
+
+@functools.cache  # one run serves all of the page's commands
+def export_page() -> None:
+    """docs/export.md's commands one after the other, on a fresh model."""
+    import torch
+    from typer.testing import CliRunner
+
+    from kizzasi_export import build_model
+    from kizzasi_export.checkpoint import Checkpoint, ExportSpec
+    from kizzasi_export.cli import app
+
+    torch.manual_seed(0)
+    names = [f"j{i}/position" for i in range(6)]
+    model = build_model("mamba2", input_dim=6, output_dim=6, hidden_dim=96, num_layers=1)
+    with tempfile.TemporaryDirectory() as folder:
+        Checkpoint(model, ExportSpec(100.0, names, names), {}).save(Path(folder) / "model.safetensors")
+        for arguments in EXPORT_PAGE:
+            paths = [str(Path(folder) / word) if "." in word else word for word in arguments.split()]
+            done = CliRunner().invoke(app, paths)
+            assert done.exit_code == 0, done.output
+        assert {p.name for p in Path(folder).iterdir()} == {"model.safetensors", "arm.onnx", "arm.md"}
+
+
 TABLE: dict[str, Callable[[Path], None]] = {
     "make demo": target("demo"),
     "make test": target("test"),
@@ -101,6 +133,7 @@ TABLE: dict[str, Callable[[Path], None]] = {
     "kizzasi-export train examples/train/lorenz.toml": example("lorenz.toml"),
     "kizzasi-export train examples/train/pendulum.toml": example("pendulum.toml"),
     "kizzasi-export train examples/train/recall.toml": example("recall.toml"),
+    **{f"kizzasi-export {arguments}": lambda _: export_page() for arguments in EXPORT_PAGE},
     "kizzasi-edge check robot.toml": check,
     "kizzasi-edge check FILE": check_guard,
     "kizzasi-edge run robot.toml --dry-run": shown("kizzasi-edge", "run"),

@@ -712,7 +712,9 @@ def stacked(streams: Streams) -> tuple[NDArray[np.float32], NDArray[np.float32]]
     return np.stack([r.x for r in streams]), np.stack([r.y for r in streams])
 
 
-@pytest.mark.parametrize("system", ["lorenz", "mackey_glass", "pendulum", "narma10", "selective_recall", "delay_copy"])
+@pytest.mark.parametrize(
+    "system", ["lorenz", "mackey_glass", "pendulum", "teleoperation", "narma10", "selective_recall", "delay_copy"]
+)
 def test_generated_systems_repeat_by_seed(system: str) -> None:
     first, again, other = generate(system), generate(system), generate(system, seed=1)
     (x, y), (x2, y2), (x3, _) = stacked(first), stacked(again), stacked(other)
@@ -735,6 +737,19 @@ def test_chaotic_systems_are_one_step_ahead_and_on_their_attractor(system: str, 
     assert np.array_equal(clean, y)
     error = (noisy - x).std(axis=(0, 1)) / x.std(axis=(0, 1))
     np.testing.assert_allclose(error, 0.05, rtol=0.05)
+
+
+def test_the_hand_of_teleoperation_moves_as_documented() -> None:
+    streams = generate("teleoperation", 200.0, noise=0.0, steps=2000)
+    for recording in streams:
+        path = np.concatenate([recording.x[:1, 2:], recording.y]).astype(np.float64)  # [T + 1, 2]
+        velocity = np.diff(path, axis=0) * 200
+        acceleration = np.diff(velocity, axis=0) * 200
+        assert np.abs(velocity).max() == pytest.approx(3.0, rel=1e-3)
+        assert np.abs(acceleration).max() == pytest.approx(25.0, rel=2e-2)
+        assert np.abs(path).max() < 1.05
+        held = recording.x[:, :2]
+        assert 6 < np.count_nonzero(np.abs(np.diff(held, axis=0)).max(1)) < 22  # ten seconds of targets
 
 
 def test_the_pendulum_obeys_its_equation_at_any_rate() -> None:

@@ -1,4 +1,4 @@
-"""Every architecture learns to hold a value for 256 steps and more, picked out of distractors: no memoryless fake can."""
+"""Every architecture learns to hold a value for 256 steps, picked out of distractors: no memoryless fake can."""
 
 from __future__ import annotations
 

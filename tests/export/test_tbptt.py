@@ -13,10 +13,11 @@ from torch import Tensor
 from kizzasi_edge.errors import ConfigError
 from kizzasi_export import KINDS, StepModel, build_model
 from kizzasi_export.chunks import Chunks, Schedule, carried
-from kizzasi_export.config import TrainingSection
+from kizzasi_export.config import TrainingSection, load_train_config
 from kizzasi_export.datasets import Recording, SequenceDataset, Streams
 from kizzasi_export.losses import head_loss, sequence_loss
 from kizzasi_export.models import Normalizer
+from kizzasi_export.tasks import load_task
 from kizzasi_export.tasks.supervised import hold_out
 from kizzasi_export.train import fit
 from kizzasi_export.trainee import StreamTrainee
@@ -222,6 +223,16 @@ def test_windows_are_no_streams(tmp_path: Path) -> None:
     data = SequenceDataset(np.zeros((4, 8, 2)), np.zeros((4, 8, 1)))
     with pytest.raises(ConfigError, match=r"\[training\] tbptt: found 4, expected none"):
         fit(_model(), data, TrainingSection(tbptt=4), folder=tmp_path, progress=False)
+
+
+def test_a_window_is_not_ignored(tmp_path: Path) -> None:
+    (tmp_path / "train.toml").write_text(
+        '[task]\nname = "supervised"\n[data]\nformat = "generated"\nsystem = "lorenz"\nwindow = 8\n'
+        "[training]\ntbptt = 8\n[export]\nsample_rate_hz = 10\n"
+    )
+    config = load_train_config(tmp_path / "train.toml")
+    with pytest.raises(ConfigError, match=r"\[data\] window: found 8, expected none: tbptt"):
+        load_task(config)(config.data, config, resume=False, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import KeysView
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,6 @@ from kizzasi_export.losses import sequence_loss
 from kizzasi_export.models import Normalizer
 from kizzasi_export.tasks import load_task
 from kizzasi_export.train import fit, split
-
-ALONE = {"OMP_NUM_THREADS": "1"}
 
 TRAIN_TOML = """
 [task]
@@ -156,19 +156,19 @@ rank = 0 if leads() else 1
 """
 
 
-def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_compute_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches, averaged gradients, logged losses and the kept weights, for windows and for streams."""
-    (tmp_path / "script.py").write_text(DDP_SCRIPT)
-    found = {}
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        command = [sys.executable, str(tmp_path / "script.py"), str(folder), str(processes)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, **ALONE})
-        assert done.returncode == 0, done.stderr
-        found[processes] = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
-    alone = found[1][0]
-    for rank in found[2]:
+    script, together = tmp_path / "script.py", tmp_path / "together"
+    script.write_text(DDP_SCRIPT)
+    together.mkdir()
+    command = [str(script), str(together), "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "1"])
+    runpy.run_path(str(script))
+    alone = json.loads((tmp_path / "rank0.json").read_text())
+    for rank in (json.loads((together / f"rank{number}.json").read_text()) for number in (0, 1)):
         for (history, best, weights), (history_alone, best_alone, weights_alone) in zip(rank, alone, strict=True):
             np.testing.assert_allclose(history, history_alone, rtol=1e-4)
             assert best == best_alone
@@ -248,7 +248,8 @@ def test_a_loss_that_the_head_does_not_have(tmp_path: Path) -> None:
 
 def test_quantised_training_leaves_a_plain_model(tmp_path: Path) -> None:
     data = _memory_data(8)
-    model = _model(data)
+    torch.manual_seed(0)
+    model = build_model("mamba2", input_dim=2, output_dim=1, hidden_dim=64, state_dim=8, num_layers=1)
     names = model.state_dict().keys()
     fit(model, data, TrainingSection(epochs=2, batch_size=4, quantize="int8"), folder=tmp_path, progress=False)
     assert model.state_dict().keys() == names
@@ -403,6 +404,33 @@ def test_rate_and_names_come_from_data_that_know_them(tmp_path: Path) -> None:
     config = load_train_config(_project(tmp_path, toml))
     with pytest.raises(ConfigError, match=r"\[export\] sample_rate_hz: missing"):
         load_task(config)(config.data, config, resume=False, progress=False)
+
+
+def test_a_rate_that_the_data_do_not_have(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i / 100},{i % 7},{i % 5}" for i in range(200))
+    (tmp_path / "log.csv").write_text(f"t,a,b\n{rows}\n")
+    section = '[data]\npath = "log.csv"\ntime = "t"\ninputs = ["a"]\noutputs = ["b"]\nwindow = 20\n'
+    toml = TRAIN_TOML[: TRAIN_TOML.index("[data]")] + section + "[export]\nsample_rate_hz = "
+    (tmp_path / "train.toml").write_text(toml + "50\n")
+    config = load_train_config(tmp_path / "train.toml")
+    with pytest.raises(ConfigError, match=r"log\.csv.*100.*50"):
+        load_task(config)(config.data, config, resume=False, progress=False)
+
+
+def test_a_quantised_bundle_from_a_training_that_knew_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml = TRAIN_TOML.replace("hidden_dim = 16", "hidden_dim = 64").replace(
+        "[training]", '[training]\nquantize = "int8"'
+    )
+    config = _project(tmp_path, toml + '[output]\nquantize = "int8"\n')
+    assert _main(monkeypatch, "train", str(config), "--no-progress") == 0
+    manifest = Bundle.open(tmp_path / "model.onnx").manifest
+    assert manifest.training["quantize"] == "int8"
+    assert manifest.precision == "int8"
+    assert Checkpoint.load(tmp_path / "runs" / "model.safetensors").model.state_dict().keys() == _names(config)
+
+
+def _names(path: Path) -> KeysView[str]:
+    return load_train_config(path).model.build(2, 1).state_dict().keys()
 
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "train").glob("*.toml"))

@@ -1,14 +1,11 @@
-"""From ``[constraints]`` to a loss the trainer takes, and the figure that says whether it helped."""
+"""From ``[constraints]`` to a loss that the trainer takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.guardrails import Guardrails
 from kizzasi_export.constraints.penalty import ConstraintAwareLoss, LagrangianRelaxation
 from kizzasi_export.constraints.projection import GuardProjection, ProjectionLoss
@@ -76,35 +73,3 @@ def constrained_loss(
             section.penalty, weight=section.weight, weights=section.weights, sharpness=section.sharpness
         )
     return PenalisedLoss(base, rules, penalty)
-
-
-def open_guard(path: Path, model: StepModel, sample_rate_hz: float) -> Guardrails:
-    """The deployed guard, checked against the model that is to be trained under it.
-
-    Raises:
-        GuardrailError: the file cannot be used.
-        ConfigError: another rate, or a head whose point estimate has no gradient.
-    """
-    guard = Guardrails.load(path)
-    if abs(guard.rate_hz - sample_rate_hz) > 1e-9 * sample_rate_hz:
-        raise ConfigError(f"{path}: [guard] rate_hz: found {guard.rate_hz:g}, expected the data's {sample_rate_hz:g}")
-    if model.head.kind == "categorical":
-        raise ConfigError("[constraints]: found a categorical head, whose levels have no gradient; expected another")
-    return guard
-
-
-@torch.no_grad()
-def intervention_rate(
-    model: StepModel, guard: Guardrails, output_names: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]]
-) -> float:
-    """Share of the model's commands that the guard would change: batches of (x [B, T, in], y [B, T, out]).
-
-    Each sequence is guarded from where its targets start, like `ProjectedLoss`.
-    """
-    project = GuardProjection(guard, output_names)
-    changed, steps = 0, 0
-    model.eval()
-    for x, y in batches:
-        _, moved = project(model(x)[:, HISTORY:], y[:, 1], y[:, 0])
-        changed, steps = changed + int(moved.sum()), steps + moved.numel()
-    return changed / max(steps, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,7 +13,7 @@ class PenaltySection(Section):
     """``method = "penalty"``: see `ConstraintAwareLoss`. `guard` is relative to the train.toml."""
 
     method: Literal["penalty"]
-    guard: Path
+    guard: str
     penalty: Literal["hinge", "squared", "log_barrier"] = "squared"
     weight: float = Field(default=1.0, ge=0)
     weights: dict[str, float] = {}
@@ -25,7 +24,7 @@ class LagrangianSection(Section):
     """``method = "lagrangian"``: see `LagrangianRelaxation`."""
 
     method: Literal["lagrangian"]
-    guard: Path
+    guard: str
     rate: float = Field(default=0.1, gt=0)
     tolerance: float = Field(default=1e-3, gt=0)
     largest: float = Field(default=100.0, gt=0)
@@ -35,7 +34,7 @@ class ProjectionSection(Section):
     """``method = "projection"``: see `ProjectionLoss`."""
 
     method: Literal["projection"]
-    guard: Path
+    guard: str
     distance: float = Field(default=1.0, gt=0)
 
 

@@ -1,7 +1,7 @@
 """Systems to learn that need no files: seeded, of any length, with known answers.
 
-Three are simulated and measured with noise, the targets without (`lorenz`, `mackey_glass`, `pendulum`: one step ahead);
-three need memory of a known reach (`narma10`, `selective_recall`, `delay_copy`).
+Four are simulated and measured with noise, the targets without and one step ahead (`lorenz`, `mackey_glass`,
+`pendulum`, `teleoperation`); three need memory of a known reach (`narma10`, `selective_recall`, `delay_copy`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from kizzasi_export.datasets.streams import Recording, Streams
 
 Values = NDArray[np.float64]
 
-PENDULUM_RATE_HZ = 100.0
-"""Steps per second of `pendulum` where the export does not say; the other systems count in steps."""
+PHYSICAL_RATE_HZ = 100.0
+"""Steps per second of the physical systems where the export does not say; the others count in steps."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,14 @@ class Order:
 class System:
     """Channel names and how to make inputs [N, T, in], outputs [N, T, out], and weight [N, T] or None.
 
-    `option` is the key of ``[data]`` that the system uses beside the sizes.
+    `option` is the key of ``[data]`` that the system uses beside the sizes; a `physical` one has a rate.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     make: Callable[[Order], tuple[Values, Values, Values | None]]
     option: str | None
+    physical: bool = False
 
 
 def generate(section: DataSection, *, rate_hz: float | None, where: str) -> Streams:
@@ -63,8 +64,7 @@ def generate(section: DataSection, *, rate_hz: float | None, where: str) -> Stre
     system = SYSTEMS[section.system]
     if system.option == "lag" and section.steps < 2 * section.lag:
         raise ConfigError(f"{where}: steps: found {section.steps}, expected at least twice the lag = {section.lag}")
-    physical = section.system == "pendulum"
-    rate = (rate_hz or PENDULUM_RATE_HZ) if physical else None
+    rate = (rate_hz or PHYSICAL_RATE_HZ) if system.physical else None
     rng, dt = np.random.default_rng(section.seed), 1.0 / (rate or 1.0)
     x, y, weight = system.make(Order(rng, section.recordings, section.steps, dt, section.lag, section.noise))
     weights = [None] * len(x) if weight is None else weight.astype(np.float32)
@@ -148,6 +148,28 @@ def _pendulum(order: Order) -> tuple[Values, Values, None]:
     return np.concatenate([angle, torques[:, :-1, None]], axis=2), path[:, 1:], None
 
 
+def _teleoperation(order: Order) -> tuple[Values, Values, None]:
+    """Two joints led from target to target by a hand that is faster than the robot may be.
+
+    The hand pulls like a critically damped spring (12 rad/s) with at most 25 rad/s² and 3 rad/s; targets within ±1 rad
+    change every 0.5 to 1.5 s. Targets and measured positions in, the hand's next position out.
+    """
+    n, dt, omega = order.n, order.dt, 12.0
+    position, velocity, target = (np.zeros((n, 2)) for _ in range(3))
+    left = np.zeros(n)  # seconds before the next target
+    path, targets = np.empty((n, order.steps + 1, 2)), np.empty((n, order.steps + 1, 2))
+    for t in range(order.steps + 1):
+        left -= dt
+        new = left < 0
+        target = np.where(new[:, None], order.rng.uniform(-1, 1, (n, 2)), target)
+        left = np.where(new, order.rng.uniform(0.5, 1.5, n), left)
+        path[:, t], targets[:, t] = position, target
+        pull = np.clip(omega**2 * (target - position) - 2 * omega * velocity, -25.0, 25.0)  # rad/s²
+        velocity = np.clip(velocity + dt * pull, -3.0, 3.0)  # rad/s
+        position = position + dt * velocity
+    return np.concatenate([targets[:, :-1], order.measured(path[:, :-1])], axis=2), path[:, 1:], None
+
+
 def _narma10(order: Order) -> tuple[Values, Values, None]:
     """Atiya, Parlos 2000: y(t+1) = 0.3 y(t) + 0.05 y(t) Σ₀⁹ y(t-i) + 1.5 u(t-9) u(t) + 0.1, 0 ≤ u ≤ 0.5 at random."""
     n, start = order.n, 10
@@ -188,7 +210,14 @@ SYSTEMS = {
     "lorenz": System(("x", "y", "z"), ("x", "y", "z"), _lorenz, "noise"),
     "mackey_glass": System(("x",), ("x",), _mackey_glass, "noise"),
     "pendulum": System(
-        ("pendulum/position", "pendulum/torque"), ("pendulum/position", "pendulum/velocity"), _pendulum, "noise"
+        ("pendulum/position", "pendulum/torque"), ("pendulum/position", "pendulum/velocity"), _pendulum, "noise", True
+    ),
+    "teleoperation": System(
+        ("shoulder/target", "elbow/target", "shoulder/position", "elbow/position"),
+        ("shoulder/position", "elbow/position"),
+        _teleoperation,
+        "noise",
+        True,
     ),
     "narma10": System(("u",), ("y",), _narma10, None),
     "selective_recall": System(("value", "flag", "query"), ("value",), _selective_recall, "lag"),

@@ -9,7 +9,7 @@ from pydantic import Field
 from kizzasi_edge.toml_file import Section
 
 Format = Literal["numpy", "csv", "parquet", "lerobot", "rosbag", "generated"]
-System = Literal["lorenz", "mackey_glass", "pendulum", "narma10", "selective_recall", "delay_copy"]
+System = Literal["lorenz", "mackey_glass", "pendulum", "teleoperation", "narma10", "selective_recall", "delay_copy"]
 
 
 class DataSection(Section):

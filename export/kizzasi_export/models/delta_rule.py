@@ -62,15 +62,15 @@ def delta_chunked(
     b_end, k_end = (bk * (G_end - G_log).exp().repeat(1, 1, 1, 2, 1)).transpose(-1, -2).chunk(2, -1)  # [b, h, c, n, l]
     M, C = (b_end @ WU).split([n, p], -1)  # [b, h, c, n, n] [b, h, c, n, p]
     M, C = M + torch.diag_embed(G_end[..., 0, :].exp()), C + k_end @ v
-    S = state.transpose(-1, -2)  # [b, h, n, p]
+    S = state.transpose(-1, -2).flatten(0, 1)  # [b·h, n, p]
     starts = []
-    for M_c, C_c in zip(M.unbind(2), C.unbind(2), strict=True):
+    for M_c, C_c in zip(M.flatten(0, 1).unbind(1), C.flatten(0, 1).unbind(1), strict=True):
         starts.append(S)
-        S = M_c @ S + C_c
+        S = torch.baddbmm(C_c, M_c, S)
 
     W, U = WU.split([n, p], -1)  # [b, h, c, l, n] [b, h, c, l, p]
-    y = (r + rb @ W) @ torch.stack(starts, 2) + rb @ U + rk @ v  # [b, h, c, l, p]
-    return y.flatten(2, 3)[:, :, :steps].transpose(1, 2), S.transpose(-1, -2)
+    y = (r + rb @ W) @ torch.stack(starts, 1).reshape(C.shape) + rb @ U + rk @ v  # [b, h, c, l, p]
+    return y.flatten(2, 3)[:, :, :steps].transpose(1, 2), S.transpose(-1, -2).reshape(state.shape)
 
 
 def delta_sequential(

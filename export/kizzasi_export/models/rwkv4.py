@@ -42,7 +42,7 @@ class RWKV4Config(NetworkConfig):
 
 
 class RWKV4TimeMix(Mixer):
-    """Token shift, the wkv recurrence, and a sigmoid gate (eqs. 11-17).
+    """Token shift, the wkv recurrence, and a sigmoid gate (eqs. 11-13, 16, 17).
 
     States of `scan` and `step`, each [B, C]: ``att_shift``, and the recurrence's ``aa``, ``bb``, ``pp``.
     """

@@ -55,7 +55,7 @@ class RWKV6Config(RWKVHeadsConfig):
 
 
 class RWKV6TimeMix(Mixer):
-    """Data-dependent token shift and decay, the wkv recurrence, a norm per head, and a SiLU gate (eqs. 14-20).
+    """Data-dependent token shift and decay, the wkv recurrence, a norm per head, and a SiLU gate (§4.2).
 
     States of `scan` and `step`: ``att_shift`` [B, C] and ``wkv`` [B, H, P, P] (key, value), as in the reference.
     """

@@ -1,6 +1,6 @@
 """What the RWKV generations share: token shift, channel mixing, heads, blocks, under BlinkDL's names.
 
-A token shift blends each input with the one before it, per channel (Peng et al. 2023, eqs. 11-13):
+A token shift blends each input with the one before it, per channel (Peng et al. 2023, eqs. 11-15):
 
     x'_t = x_t + (x_{t-1} - x_t) · share        share ∈ R^C
 

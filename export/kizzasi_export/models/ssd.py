@@ -25,7 +25,7 @@ def segment_sum(log_decay: Tensor) -> Tensor:
     lower = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).tril()  # [L, L]
     members = (lower[:, None] & ~lower[None]).to(log_decay.dtype)  # [i, j, k]: j < k ≤ i
     never = torch.zeros_like(lower, dtype=log_decay.dtype).masked_fill(~lower, float("-inf"))  # [L, L]
-    return F.linear(log_decay, members.flatten(0, 1), never.flatten()).unflatten(-1, (length, length))
+    return F.linear(log_decay, members.flatten(0, 1), never.flatten()).reshape(*log_decay.shape, length)
 
 
 def ssd_chunked(
@@ -49,11 +49,11 @@ def ssd_chunked(
     if pad:  # zeros at the end change nothing before them
         x, log_decay = F.pad(x, (0, 0, 0, 0, 0, pad)), F.pad(log_decay, (0, 0, 0, pad))
         B, C = F.pad(B, (0, 0, 0, pad)), F.pad(C, (0, 0, 0, pad))
-    c = x.shape[1] // chunk
-    x = x.unflatten(1, (c, chunk)).transpose(2, 3).reshape(-1, chunk, p)  # [b·c·h, l, p]
-    a = log_decay.unflatten(1, (c, chunk)).transpose(2, 3).contiguous()  # [b, c, h, l]
+    c, n = x.shape[1] // chunk, B.shape[-1]
+    x = x.reshape(b, c, chunk, h, p).transpose(2, 3).reshape(-1, chunk, p)  # [b·c·h, l, p]
+    a = log_decay.reshape(b, c, chunk, h).transpose(2, 3).contiguous()  # [b, c, h, l]
     from_start = a.cumsum(-1).exp()  # [b, c, h, l]
-    B, C = B.unflatten(1, (c, 1, chunk)), C.unflatten(1, (c, 1, chunk))  # [b, c, 1, l, n]
+    B, C = B.reshape(b, c, 1, chunk, n), C.reshape(b, c, 1, chunk, n)  # [b, c, 1, l, n]
 
     L = segment_sum(a).exp()  # [b, c, h, l, s]
 
@@ -62,7 +62,7 @@ def ssd_chunked(
 
     # 2. Recurrence between chunks: the state each chunk starts from (centre factor, A-block).
     starts = []
-    for add, kept in zip(left.unflatten(0, (b, c, h)).unbind(1), from_start[..., -1].unbind(1), strict=True):
+    for add, kept in zip(left.reshape(b, c, h, n, p).unbind(1), from_start[..., -1].unbind(1), strict=True):
         starts.append(state)
         state = torch.addcmul(add, kept[..., None, None], state)  # [b, h, n, p]
     start = torch.stack(starts, 1).flatten(0, 2)  # [b·c·h, n, p]
@@ -73,7 +73,7 @@ def ssd_chunked(
     # 4. Diagonal blocks: attention-like within a chunk (eq. 16's L ∘ C B^T).
     scores = L * (C @ B.transpose(-1, -2))  # [b, c, h, l, s]
     y = torch.baddbmm(y, scores.flatten(0, 2), x)  # [b·c·h, l, p]
-    return y.unflatten(0, (b, c, h)).transpose(2, 3).reshape(b, c * chunk, h, p)[:, :t], state
+    return y.reshape(b, c, h, chunk, p).transpose(2, 3).reshape(b, c * chunk, h, p)[:, :t], state
 
 
 def ssd_sequential(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

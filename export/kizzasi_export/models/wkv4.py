@@ -1,6 +1,6 @@
 """The attention-free recurrence of RWKV-4: parallel (an associative scan) and sequential (the oracle).
 
-Per channel, with decay w < 0, bonus u, keys k and values v (Peng et al. 2023, eq. 14; RWKV-4's time_decay is log(-w)):
+Per channel, with decay w < 0, bonus u, keys k and values v (Peng et al. 2023, eq. 16; RWKV-4's time_decay is log(-w)):
 
     y_t = (Σ_{i<t} e^{(t-1-i)w + k_i} v_i + e^{u + k_t} v_t) / (Σ_{i<t} e^{(t-1-i)w + k_i} + e^{u + k_t})
 

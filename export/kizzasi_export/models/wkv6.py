@@ -1,7 +1,7 @@
 """The recurrence of RWKV-6: chunked (matrix products, fast in parallel) and sequential (the oracle).
 
 Per head, with receptance r, key k and decay 0 < e^w < 1 in R^K, value v in R^V and bonus u in R^K (Peng et al. 2024,
-eqs. 19-20 of "Eagle and Finch"):
+"Eagle and Finch", §4.2):
 
     y_t = r_t^T (S_{t-1} + diag(u) k_t v_t^T)
     S_t = diag(e^{w_t}) S_{t-1} + k_t v_t^T        S ∈ R^{K×V}

@@ -13,9 +13,11 @@ from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.toml_file import validate
 from kizzasi_export import lora
 from kizzasi_export.config import TrainConfig
+from kizzasi_export.constraints.watch import GuardWatch
 from kizzasi_export.datasets import DataSection, Recording, SequenceDataset, Streams, open_streams
 from kizzasi_export.datasets.sequence import Array
 from kizzasi_export.finetune import start_model
+from kizzasi_export.losses import head_loss
 from kizzasi_export.models import Normalizer
 from kizzasi_export.tasks import ExportSpec, TaskResult
 from kizzasi_export.train import fit
@@ -32,6 +34,11 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
     streams = open_streams(section, base=config.base, rate_hz=config.export.sample_rate_hz, where=where)
     export = _export_spec(config, streams)
     training = config.training
+    for key in ("window", "stride"):
+        if training.tbptt is not None and getattr(section, key) is not None:
+            raise ConfigError(
+                f"{where} {key}: found {getattr(section, key)}, expected none: tbptt streams whole recordings"
+            )
     window = _window(section, config, streams) if training.tbptt is None else 1
     fitted, held = hold_out(streams, training.validation_fraction, training.seed, window)
     with_reference = config.model.reference_tau is not None
@@ -44,16 +51,29 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
         sets = [fitted, held]
         amount = f"{fitted.steps} steps in {len(fitted)} recordings, {held.steps} steps validate"
     folder = config.base / config.output.folder
+    watch = None if config.constraints is None else GuardWatch(config.constraints, config.base, model, export)
+    before = None if watch is None else watch.rate(model, held)
     result = fit(
-        model, sets[0], training, folder=folder, validation=sets[1], resume=resume, progress=progress
-    )  # fmt: skip
+        model,
+        sets[0],
+        training,
+        folder=folder,
+        validation=sets[1],
+        output_loss=None if watch is None else watch.loss(head_loss(training.loss)),
+        resume=resume,
+        progress=progress,
+    )
     lora.merge(model)
+    summary = {"data": amount}
+    if watch is not None and before is not None:
+        origin["constraints"] = watch.report(before, model, held)
+        summary["guard would change"] = watch.describe(origin["constraints"])
     return TaskResult(
         model=model,
         export=export,
         fit=result,
         data={**streams.source, "steps": streams.steps, "amount": amount},
-        summary={"data": amount},
+        summary=summary,
         origin=origin,
     )
 

@@ -1,0 +1,172 @@
+"""RWKV4: names, sizes, start, transformers' implementation, and graphs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from kizzasi_export import build_model, export_step, parity
+from kizzasi_export.graph import Graph
+from kizzasi_export.models.rwkv4 import RWKV4, RWKV4Config, RWKV4TimeMix
+from kizzasi_export.models.rwkv_parts import RWKVBlock
+
+SIZES: dict[str, Any] = {"input_dim": 3, "output_dim": 2, "hidden_dim": 32, "num_layers": 3}
+
+
+def fresh(**changes: Any) -> RWKV4:
+    torch.manual_seed(0)
+    return RWKV4(RWKV4Config(**{**SIZES, **changes}))
+
+
+def test_names_and_shapes_are_the_references() -> None:
+    shapes = {name: tuple(p.shape) for name, p in fresh().state_dict().items()}
+    expected: dict[str, tuple[int, ...]] = {"ln_out.weight": (32,), "ln_out.bias": (32,)}
+    expected |= {"input_projection.weight": (32, 3), "input_projection.bias": (32,)}
+    expected |= {"output_projection.weight": (2, 32), "output_projection.bias": (2,)}
+    for i in range(3):
+        norms = ("ln0", "ln1", "ln2") if i == 0 else ("ln1", "ln2")
+        expected |= {f"blocks.{i}.{norm}.{part}": (32,) for norm in norms for part in ("weight", "bias")}
+        att: dict[str, tuple[int, ...]] = {"time_decay": (32,), "time_first": (32,)}
+        att |= {f"time_mix_{name}": (1, 1, 32) for name in "kvr"}
+        att |= {f"{name}.weight": (32, 32) for name in ("key", "value", "receptance", "output")}
+        ffn: dict[str, tuple[int, ...]] = {"time_mix_k": (1, 1, 32), "time_mix_r": (1, 1, 32)}
+        ffn |= {"key.weight": (128, 32), "value.weight": (32, 128), "receptance.weight": (32, 32)}
+        expected |= {f"blocks.{i}.att.{name}": shape for name, shape in att.items()}
+        expected |= {f"blocks.{i}.ffn.{name}": shape for name, shape in ffn.items()}
+    assert shapes == expected
+
+
+@torch.no_grad()
+def test_transformers_computes_the_same() -> None:
+    """From our weights under its names, on one-hot tokens: an embedding is our input projection without bias."""
+    transformers = pytest.importorskip("transformers")
+    net = fresh(input_dim=7, output_dim=7)
+    for p in net.parameters():
+        p.add_(0.2 * torch.randn_like(p) * (p.abs().mean() + 0.2))
+    for projection in (net.input_projection, net.output_projection):
+        projection.bias.zero_()
+    config = transformers.RwkvConfig(
+        vocab_size=7, hidden_size=32, num_hidden_layers=3, context_length=64, rescale_every=0, tie_word_embeddings=False
+    )
+    reference = transformers.RwkvForCausalLM(config).eval()
+    weights = {"rwkv.embeddings.weight": net.input_projection.weight.T, "head.weight": net.output_projection.weight}
+    renamed = {".att.": ".attention.", ".ffn.": ".feed_forward.", "blocks.0.ln0": "blocks.0.pre_ln"}
+    renamed |= {"mix_k": "mix_key", "mix_v": "mix_value", "mix_r": "mix_receptance"}
+    for name, value in net.state_dict().items():
+        if "projection" not in name:
+            for ours, theirs in renamed.items():
+                name = name.replace(ours, theirs)
+            weights[f"rwkv.{name}"] = value
+    reference.load_state_dict(weights)
+    tokens = torch.randint(7, (2, 50))
+    found = net(torch.nn.functional.one_hot(tokens, 7).float())
+    expected = reference(tokens, use_cache=False).logits
+    assert float((found - expected).abs().max() / expected.std()) <= 1e-4
+
+
+def test_fresh_decays_reach_from_one_step_to_many() -> None:
+    for block in fresh().blocks:
+        assert isinstance(block, RWKVBlock)
+        assert isinstance(block.att, RWKV4TimeMix)
+        memory = block.att.time_decay.detach().neg().exp()  # steps until e^-1
+        assert memory.max() > 100
+        assert memory.min() < 0.1
+
+
+def test_size_is_checked() -> None:
+    with pytest.raises(ValueError, match="rwkv4: hidden_dim = 0"):
+        build_model("rwkv4", input_dim=3, output_dim=2, hidden_dim=0)
+
+
+@pytest.mark.parametrize("variant", ["fast", "portable"])
+def test_the_graph_is_right_for_keys_beyond_the_range_of_exp(variant: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Keys of hundreds, which e^k could not hold in float32: the weight's logarithm can.
+
+    Its rounding (and the keys' own) is then that of hundreds, hence the wider bound.
+    """
+    monkeypatch.setattr(parity, "BOUND", 3e-4)
+    torch.manual_seed(1)
+    model = build_model("rwkv4", **SIZES).eval()
+    keys: list[torch.Tensor] = []
+    assert isinstance(model.network, RWKV4)
+    with torch.no_grad():
+        for branch in model.network.branches():
+            if isinstance(branch.mixer, RWKV4TimeMix):
+                branch.mixer.key.weight *= 1000
+                branch.mixer.key.register_forward_hook(lambda _module, _inputs, k: keys.append(k))
+    names: dict[str, Any] = {"input_names": list("abc"), "output_names": list("de")}
+    bundle = export_step(model, tmp_path / "m.onnx", sample_rate_hz=100.0, variant=variant, **names)
+    model(torch.randn(1, 20, 3))
+    assert min(k.max() for k in keys) > 200
+    assert max(k.min() for k in keys) < -200
+    assert bundle.manifest.parity.relative_error <= 3e-4
+
+
+def test_a_fresh_model_has_no_dead_branch() -> None:
+    net = fresh()
+    net(torch.randn(2, 50, 3)).square().mean().backward()
+    for name, p in net.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.abs().max() > 0, name
+
+
+def test_learns_to_recall() -> None:
+    """One layer, and what was seen 3 steps ago: its two token shifts reach back 2."""
+    torch.manual_seed(0)
+    net = RWKV4(RWKV4Config(input_dim=1, output_dim=1, hidden_dim=16, num_layers=1))
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+    errors = []
+    for _ in range(150):
+        x = torch.randn(8, 24, 1)
+        loss = (net(x)[:, 3:] - x[:, :-3]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(float(loss.detach()))
+    assert np.mean(errors[-10:]) < 0.5  # 1 = knows nothing
+
+
+@torch.no_grad()
+def test_forward_is_much_faster_than_stepping() -> None:
+    """CPU time, so that other processes do not count; 64 steps stand for 1024."""
+    net = fresh(input_dim=12, output_dim=6, hidden_dim=64, num_layers=2)
+    x = torch.randn(1, 1024, 12)
+    forward, stepping = [], []
+    for _ in range(4):
+        start = time.process_time()
+        net(x)
+        forward.append(time.process_time() - start)
+        start, state = time.process_time(), net.initial_state(1)
+        for t in range(64):
+            _, state = net.step(x[:, t], state)
+        stepping.append((time.process_time() - start) * 1024 / 64)
+    assert min(stepping) / min(forward) > 20
+
+
+def test_nodes_per_layer() -> None:
+    for variant, nodes in {"fast": 36, "portable": 54}.items():
+        graph = Graph(variant)  # type: ignore[arg-type]
+        build_model("rwkv4", input_dim=3, output_dim=2, num_layers=2).emit(graph)
+        assert graph.count("layers.1") == nodes
+
+
+@pytest.mark.parametrize("variant", ["fast", "portable"])
+def test_onnxruntime_keeps_the_graph_as_emitted(variant: Any, tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    graph = Graph(variant)
+    build_model("rwkv4", input_dim=3, output_dim=2, hidden_dim=32).emit(graph)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(graph.build(), options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(tmp_path / "optimised.onnx")
+    assert Counter(n.op_type for n in optimised.graph.node) == Counter(n.op_type for n in graph.nodes)
