@@ -48,6 +48,7 @@ class BuiltGraph:
     opsets: dict[str, int]
     states: dict[str, GraphState]
     quantized: dict[str, torch.Tensor] = field(default_factory=dict)  # see Graph.quantized
+    rounds: bool = False  # see Graph.rounds
 
 
 def as_array(tensor: torch.Tensor) -> NDArray[np.float32]:
@@ -61,16 +62,25 @@ class Graph:
     Args:
         variant: which operators may be used.
         batch: True for a symbolic leading dimension "B", False for a static 1.
+        exact: no operators that lose digits for some arguments, though they cost fewer nodes (`rounds` tells whether
+            one was used).
         quantize: how the weights of `matmul` and `linear` are stored; None = float32. "int8" needs the fast variant.
     """
 
     def __init__(
-        self, variant: Variant = "fast", *, batch: bool = False, quantize: blocks.Quantization | None = None
+        self,
+        variant: Variant = "fast",
+        *,
+        batch: bool = False,
+        quantize: blocks.Quantization | None = None,
+        exact: bool = False,
     ) -> None:
         self.variant: Variant = variant
         self.batch = batch
         self.quantize = quantize
         self.quantized: dict[str, torch.Tensor] = {}  # constant → the weight matrix [N, K] that it stores in fewer bits
+        self.exact = exact
+        self.rounds = False  # whether an operator was used that loses digits for some arguments
         self.lead: str | int = "B" if batch else 1
         self.nodes: list[onnx.NodeProto] = []
         self.scopes: list[str] = []  # the scope each node was emitted in, for node counts per layer
@@ -93,10 +103,16 @@ class Graph:
         self._scope = name
 
     def const(self, name: str, array: NDArray[Any]) -> str:
-        """Add a constant; the same full name may be given again with the same shape and is then shared."""
+        """Add a constant. The same name in the same scope may be given again with the same values.
+
+        Raises:
+            ValueError: it was given with other values.
+        """
         full = f"{self._scope}.{name}" if self._scope else name
-        if full not in self._constants:
-            self._constants[full] = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # unlike ascontiguousarray, keeps a scalar a scalar
+        known = self._constants.setdefault(full, array)
+        if known.shape != array.shape or known.tobytes() != array.tobytes():
+            raise ValueError(f"constant {full!r} is given twice with different values")
         return full
 
     def indices(self, *values: int) -> str:

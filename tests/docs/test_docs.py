@@ -133,12 +133,15 @@ TABLE: dict[str, Callable[[Path], None]] = {
     "kizzasi-export train examples/train/lorenz.toml": example("lorenz.toml"),
     "kizzasi-export train examples/train/pendulum.toml": example("pendulum.toml"),
     "kizzasi-export train examples/train/recall.toml": example("recall.toml"),
+    "kizzasi-export train examples/train/teleoperation.toml": example("teleoperation.toml"),
+    "kizzasi-export train examples/train/teleoperation_guarded.toml": example("teleoperation_guarded.toml"),
     **{f"kizzasi-export {arguments}": lambda _: export_page() for arguments in EXPORT_PAGE},
     "kizzasi-edge check robot.toml": check,
     "kizzasi-edge check FILE": check_guard,
     "kizzasi-edge run robot.toml --dry-run": shown("kizzasi-edge", "run"),
     "kizzasi-edge run robot.toml": shown("kizzasi-edge", "run"),
     "kizzasi-edge status | arm | disarm | estop | clear": shown("kizzasi-edge", "status"),
+    "kizzasi-edge bench MODEL": shown("kizzasi-edge", "bench"),
     "kizzasi-bridge monitor PORT": shown("kizzasi-bridge", "monitor"),
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -242,23 +241,6 @@ def test_learns_to_recall() -> None:
         optimizer.step()
         errors.append(float(loss.detach()))
     assert np.mean(errors[-10:]) < 0.3  # 1 = knows nothing
-
-
-@torch.no_grad()
-def test_forward_is_20_times_faster_than_stepping() -> None:
-    """CPU time, so that other processes do not count; 64 steps stand for 1024."""
-    net = network(input_dim=12, output_dim=6, hidden_dim=64, head_dim=64, num_layers=2)
-    x = torch.randn(1, 1024, 12)
-    forward, stepping = [], []
-    for _ in range(4):
-        start = time.process_time()
-        net(x)
-        forward.append(time.process_time() - start)
-        start, state = time.process_time(), net.initial_state(1)
-        for t in range(64):
-            _, state = net.step(x[:, t], state)
-        stepping.append((time.process_time() - start) * 1024 / 64)
-    assert min(stepping) / min(forward) > 20
 
 
 # --- the graphs -------------------------------------------------------------------------------------------------------

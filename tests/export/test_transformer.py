@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -386,19 +384,3 @@ def test_q_k_and_v_are_one_product_head_by_head() -> None:
     core = onnx.load_from_string(graph.build())
     (stored,) = (t for t in core.graph.initializer if t.name == "layers.1.qkv_proj")
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), as_array(attention._stacked()).T)
-
-
-def seconds(f: Callable[[], object]) -> float:
-    """Processor time of one thread: what else the machine does is not counted."""
-    start = time.process_time()
-    f()
-    return time.process_time() - start
-
-
-@pytest.mark.parametrize("hidden", [64, 128])
-@torch.no_grad()
-def test_forward_is_much_faster_than_steps(hidden: int) -> None:
-    model = make(hidden_dim=hidden, head_dim=None, context_window=128)
-    x = torch.randn(1, 1024, 3)
-    model(x)
-    assert seconds(lambda: stepped(model, x)) >= 20 * min(seconds(lambda: model(x)) for _ in range(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,28 +51,34 @@ class GuardWatch:
         return constrained_loss(self.section, base, self.guard, self.output_names)
 
     @torch.no_grad()
-    def rate(self, model: StepModel | None, streams: Streams) -> float:
-        """Share of the commands that the guard would change: the model's, or without one those of the targets.
+    def measure(self, model: StepModel | None, streams: Streams) -> dict[str, float]:
+        """``share`` of the commands that the guard would change, and ``rms`` of that change over all [SI units].
 
-        Each recording is guarded from where its targets start; no recording is looked at beyond its first 2000 steps.
+        The commands are the model's, or without one the targets themselves. Each recording is guarded from where its
+        targets start; no recording is looked at beyond its first 2000 steps.
         """
-        changed = steps = 0
+        changed = steps = values = 0
+        squares = 0.0
         for recording in streams:
             x, y = (torch.from_numpy(v[:2000])[None] for v in (recording.x, recording.y))
-            proposed = y if model is None else model.eval()(x)
-            _, moved = self.projection(proposed[:, HISTORY:], y[:, 1], y[:, 0])
+            proposed = (y if model is None else model.eval()(x))[:, HISTORY:]
+            sent, moved = self.projection(proposed, y[:, 1], y[:, 0])
             changed, steps = changed + int(moved.sum()), steps + moved.numel()
-        return changed / max(steps, 1)
+            squares, values = squares + float((sent - proposed).double().square().sum()), values + sent.numel()
+        return {"share": changed / max(steps, 1), "rms": math.sqrt(squares / max(values, 1))}
 
-    def report(self, before: float, model: StepModel, streams: Streams) -> dict[str, Any]:
-        """The section and the three rates, for provenance."""
-        rates = {"before": before, "after": self.rate(model, streams), "targets": self.rate(None, streams)}
-        return {**self.section.model_dump(mode="json"), "guard_changes": rates}
+    def report(self, before: dict[str, float], model: StepModel, streams: Streams) -> dict[str, Any]:
+        """The section and the three measurements, for provenance."""
+        found = {"before": before, "after": self.measure(model, streams), "targets": self.measure(None, streams)}
+        return {**self.section.model_dump(mode="json"), "guard_changes": found}
 
     @staticmethod
     def describe(report: dict[str, Any]) -> str:
-        rates = {name: f"{100 * value:.1f} %" for name, value in report["guard_changes"].items()}
+        texts = {
+            name: f"{100 * found['share']:.1f} % of commands by {found['rms']:.2g} RMS"
+            for name, found in report["guard_changes"].items()
+        }
         return (
-            f"{rates['after']} of the commands on held-out data ({rates['before']} before training, {rates['targets']} "
-            "of the targets); the guarantee is the guard's, not the training's"
+            f"{texts['after']} (before training {texts['before']}, the targets' own {texts['targets']}), on held-out "
+            "data; the guarantee is the guard's, not the training's"
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from kizzasi_export.models.base import Network, SequenceModel, State
-from kizzasi_export.models.head import make_head
+from kizzasi_export.models.head import CategoricalHead, make_head
 from kizzasi_export.models.normalizer import Normalizer
 from kizzasi_export.models.reference import ReferenceModel
+from kizzasi_export.models.stack import check_size
 from kizzasi_export.models.step_model import StepModel
 from kizzasi_export.models.tokenizer import Tokenizer
 
@@ -54,7 +57,7 @@ def build_model(
     num_layers: int = 2,
     context_window: int | None = None,
     head: str = "continuous",
-    tokenizer: Mapping[str, Any] | None = None,
+    tokenizer: Tokenizer | Mapping[str, Any] | None = None,
     reference_tau: float | None = None,
     anchor: Sequence[int] | None = None,
     **architecture: Any,
@@ -69,7 +72,7 @@ def build_model(
             follows from `head_dim`, the Transformer's from `context_window`.
         context_window: steps that matter: the training window, and for the Transformer the length of its cache.
         head: "continuous", "gaussian" (adds output ``logvar``) or "categorical" (adds ``logits``).
-        tokenizer: for a categorical head, arguments of `Tokenizer`: kind, vocab, low, high.
+        tokenizer: for a categorical head: a `Tokenizer`, or its arguments kind, vocab, low, high.
         reference_tau: time constant in samples of the output reference model (the network then commands
             velocities per sample, which the graph integrates to positions); None = no such stage.
         anchor: with `reference_tau`, one input index per output: the measured quantity that it starts from.
@@ -81,22 +84,24 @@ def build_model(
     if kind not in _NETWORKS:
         raise ValueError(f"unknown model kind {kind!r}, expected one of {', '.join(KINDS)}")
     sizes = {"hidden_dim": hidden_dim, "state_dim": state_dim, "num_layers": num_layers, **architecture}
-    for name, value in (("input_dim", input_dim), ("output_dim", output_dim)):
-        if value < 1:
-            raise ValueError(f"{name} = {value}, expected ≥ 1")
+    sizes = {name: value.item() if isinstance(value, np.generic) else value for name, value in sizes.items()}
+    check_size("input_dim", input_dim)
+    check_size("output_dim", output_dim)
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer = tokenizer.as_dict()
     made = make_head(head, output_dim, tokenizer)
     network = _network(kind, input_dim, made.raw_dim, context_window, sizes)
     reference = _reference(reference_tau, anchor, input_dim, output_dim)
     config = {
         "kind": kind,
-        "input_dim": input_dim,
-        "output_dim": output_dim,
+        "input_dim": int(input_dim),
+        "output_dim": int(output_dim),
         **sizes,
-        "context_window": context_window,
+        "context_window": None if context_window is None else int(context_window),
         "head": head,
-        "tokenizer": dict(tokenizer) if tokenizer else None,
+        "tokenizer": made.tokenizer.as_dict() if isinstance(made, CategoricalHead) else None,
         "reference_tau": reference_tau,
-        "anchor": list(anchor) if anchor else None,
+        "anchor": None if anchor is None else [int(index) for index in anchor],
     }
     return StepModel(network, config, made, reference)
 
@@ -112,8 +117,7 @@ def _network(
         raise ValueError(f"{kind}: unknown size {', '.join(unknown)}, expected one of {', '.join(sorted(known))}")
     arguments = dict(sizes)
     if context_window is not None:
-        if context_window < 1:
-            raise ValueError(f"{kind}: context_window = {context_window}, expected ≥ 1")
+        check_size(f"{kind}: context_window", context_window)
         if "context_window" in known:
             arguments["context_window"] = context_window
     try:
@@ -134,6 +138,6 @@ def _reference(
         found = "none" if anchor is None else len(anchor)
         raise ValueError(f"reference_tau needs one anchor per output: expected {output_dim}, found {found}")
     for i, index in enumerate(anchor):
-        if not 0 <= index < input_dim:
-            raise ValueError(f"anchor[{i}] = {index}, expected an input index 0 … {input_dim - 1}")
+        if not (isinstance(index, Integral) and 0 <= index < input_dim):
+            raise ValueError(f"anchor[{i}] = {index!r}, expected an input index 0 … {input_dim - 1}")
     return ReferenceModel(tau, anchor)

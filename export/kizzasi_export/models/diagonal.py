@@ -31,8 +31,8 @@ class SSMConfig(NetworkConfig):
         super().__post_init__()
         if self.state_dim % 2:
             raise ValueError(f"state_dim = {self.state_dim}, expected an even number (conjugate pairs)")
-        if not 0 < self.dt_min <= self.dt_max:
-            raise ValueError(f"dt_min = {self.dt_min}, expected > 0 and ≤ dt_max = {self.dt_max}")
+        if not 0 < self.dt_min <= self.dt_max < math.inf:
+            raise ValueError(f"dt_min = {self.dt_min}, expected > 0 and ≤ dt_max = {self.dt_max}, both finite")
 
     def initial_log_dt(self, *shape: int) -> Tensor:
         """log dt of `shape`, drawn as the references do."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,14 +44,5 @@ class FeedForward(Mixer):
             # gate and up as one matrix would need a Split: as many nodes, and not faster (measured, float32 and int8).
             hidden = g.op("Mul", [g.silu(g.matmul(u, "gate_proj", self.gate_proj.weight)), up])
         else:
-            hidden = _emit_gelu(g, up)
+            hidden = g.gelu(up)
         return g.matmul(hidden, "down_proj", self.down_proj.weight)
-
-
-def _emit_gelu(g: Graph, x: str) -> str:
-    """x·Φ(x), any shape (Hendrycks & Gimpel 2016, exact form)."""
-    if g.fast:
-        return g.op("Gelu", [x])
-    spread = g.op("Erf", [g.op("Mul", [x, g.const("root_half", np.array([math.sqrt(0.5)], np.float32))])])
-    half = g.op("Mul", [x, g.const("half", np.array([0.5], np.float32))])
-    return g.op("Mul", [half, g.op("Add", [spread, g.const("one", np.array([1.0], np.float32))])])

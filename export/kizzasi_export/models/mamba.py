@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,8 +29,6 @@ class MambaConfig(NetworkConfig):
     expand: int = 2
     conv_dim: int = 4
     dt_rank: int | None = None
-
-    positive: ClassVar[tuple[str, ...]] = (*NetworkConfig.positive, "expand", "rank")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +78,9 @@ class MambaMixer(Mixer):
         x = F.silu(x)  # [B, T, inner]
         dt, B, C = self._selected(x)  # [B, T, inner] [B, T, N] [B, T, N]
         A = -self.A_log.exp().T.contiguous()  # [N, inner]
-        y, ssm = selective_scan(x, dt, A, B, C, state["ssm"].transpose(1, 2))  # [B, T, inner] [B, N, inner]
+        with torch.autocast(u.device.type, enabled=False):  # the recurrence stays in float32
+            x, dt, B, C = (v.to(u.dtype) for v in (x, dt, B, C))
+            y, ssm = selective_scan(x, dt, A, B, C, state["ssm"].transpose(1, 2))  # [B, T, inner] [B, N, inner]
         return self.out_proj((y + self.D * x) * F.silu(z)), {"conv": window, "ssm": ssm.transpose(1, 2)}
 
     def step(self, u: Tensor, state: State, shared: Shared) -> tuple[Tensor, State]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,8 +31,6 @@ class Mamba2Config(NetworkConfig):
     conv_dim: int = 4
     head_dim: int | None = None
     chunk: int = 32
-
-    positive: ClassVar[tuple[str, ...]] = (*NetworkConfig.positive, "expand", "chunk")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,16 +120,20 @@ class Mamba2Mixer(Mixer):
         return g.matmul(g.rms_norm(gated, "norm", self.norm.weight, self.norm.eps), "out_proj", self.out_proj.weight)
 
     def _emit_ssm_fast(self, g: Graph, x: str, B: str, C: str, dt: str, ssm: str) -> tuple[str, str]:
-        """com.microsoft: decay = A·softplus(dt + bias), then one fused gated recurrence."""
-        A = -np.exp(as_array(self.A_log))
-        decay = g.op(
-            "LinearAttentionGate",
-            [dt, g.const("dt_bias", as_array(self.dt_bias)), g.const("A", A)],
-            domain=CONTRIB,
-        )  # [B, 1, H]
-        # dt·x for every head in two nodes: a small MatMul divides the decay by A and spreads it over P.
-        spread = np.repeat(np.diag(1.0 / A), self.P, axis=1).astype(np.float32)  # [H, inner]
-        value = g.op("Mul", [x, g.op("MatMul", [decay, g.const("dt_spread", spread)])])  # [B, 1, inner]
+        """com.microsoft: the decays, then one fused gated recurrence."""
+        if g.exact:
+            dt, decay = self._emit_decay(g, dt)
+            spread = self._spread
+        else:
+            # One node, A·log(1 + exp(dt + bias)): exact to 2⁻²⁴/dt, which small steps may notice. Divided by A again
+            # where it is spread over the channels.
+            A = -np.exp(as_array(self.A_log))
+            inputs = [dt, g.const("dt_bias", as_array(self.dt_bias)), g.const("A", A)]
+            dt = decay = g.op("LinearAttentionGate", inputs, domain=CONTRIB)  # [B, 1, H]
+            spread = (self._spread / A[:, None]).astype(np.float32)
+            g.rounds = True
+        # dt·x for every head in two nodes: a small MatMul spreads dt over P.
+        value = g.op("Mul", [x, g.op("MatMul", [dt, g.const("dt_spread", spread)])])  # [B, 1, inner]
         y, state = g.ops(
             "LinearAttention", [C, B, value, ssm, decay], 2, domain=CONTRIB,
             update_rule="gated", scale=1.0, q_num_heads=1, kv_num_heads=self.H,
@@ -140,10 +142,9 @@ class Mamba2Mixer(Mixer):
 
     def _emit_ssm_portable(self, g: Graph, x: str, B: str, C: str, dt: str, ssm: str) -> tuple[str, str]:
         """The same recurrence in standard operators."""
-        dt = g.op("Softplus", [g.op("Add", [dt, g.const("dt_bias", as_array(self.dt_bias))])])  # [B, 1, H]
-        decay = g.op("Exp", [g.op("Mul", [dt, g.const("A", -np.exp(as_array(self.A_log)))])])  # [B, 1, H]
-        spread = np.repeat(np.eye(self.H, dtype=np.float32), self.P, axis=1)  # [H, inner]
-        value = g.op("Mul", [x, g.op("MatMul", [dt, g.const("dt_spread", spread)])])  # [B, 1, inner]
+        dt, decay = self._emit_decay(g, dt)
+        decay = g.op("Exp", [decay])  # [B, 1, H]
+        value = g.op("Mul", [x, g.op("MatMul", [dt, g.const("dt_spread", self._spread)])])  # [B, 1, inner]
         kept = g.op("Mul", [ssm, g.op("Reshape", [decay, g.indices(-1, self.H, 1, 1)])])  # [B, H, N, P]
         added = g.op(
             "Mul",
@@ -155,6 +156,16 @@ class Mamba2Mixer(Mixer):
         state = g.op("Add", [kept, added])
         read = g.op("MatMul", [g.op("Reshape", [C, g.indices(-1, 1, 1, self.N)]), state])  # [B, H, 1, P]
         return g.op("Reshape", [read, g.indices(-1, 1, self.inner)]), state
+
+    def _emit_decay(self, g: Graph, dt: str) -> tuple[str, str]:
+        """Projected dt [B, 1, H] → (dt, log decay), each [B, 1, H]."""
+        dt = g.op("Softplus", [g.op("Add", [dt, g.const("dt_bias", as_array(self.dt_bias))])])
+        return dt, g.op("Mul", [dt, g.const("A", -np.exp(as_array(self.A_log)))])
+
+    @property
+    def _spread(self) -> NDArray[np.float32]:
+        """[H, inner]: 1 where a channel belongs to a head."""
+        return np.repeat(np.eye(self.H, dtype=np.float32), self.P, axis=1)
 
     def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
         return torch.split(projected, [self.inner, self.channels, self.H], -1)

@@ -39,8 +39,8 @@ class ReferenceModel(nn.Module):
 
     def __init__(self, tau: float, anchor: Sequence[int]) -> None:
         super().__init__()
-        if not (math.isfinite(tau) and tau > 0):
-            raise ValueError(f"reference_tau = {tau}, expected a positive number of samples, or None")
+        if not (isinstance(tau, (int, float)) and math.isfinite(tau) and tau > 0):
+            raise ValueError(f"reference_tau = {tau!r}, expected a positive number of samples, or None")
         self.tau = tau
         self.alpha = -math.expm1(-1.0 / tau)
         self.register_buffer("anchor", torch.tensor(list(anchor), dtype=torch.int64), persistent=False)
@@ -79,8 +79,8 @@ class ReferenceModel(nn.Module):
             "reference_v": v.to(goal.dtype), "reference_p": p[:, -1], "started": torch.ones_like(state["started"])
         }  # fmt: skip
 
-    def initial_state(self, batch: int) -> State:
-        zeros = torch.zeros(batch, len(self.anchor), device=self.anchor.device)
+    def initial_state(self, batch: int, dtype: torch.dtype = torch.float32) -> State:
+        zeros = torch.zeros(batch, len(self.anchor), dtype=dtype, device=self.anchor.device)
         return {"reference_v": zeros, "reference_p": zeros.clone(), "started": zeros.new_zeros(batch, 1)}
 
     def step(self, goal: Tensor, x: Tensor, state: State) -> tuple[Tensor, State]:

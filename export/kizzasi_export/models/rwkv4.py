@@ -85,7 +85,8 @@ class RWKV4TimeMix(Mixer):
         """u, previous [..., C] → key, value and gate, each [..., C]."""
         change = previous - u  # [..., C]
         k, v, r = (u + change * share for share in self._shares())  # each [..., C]
-        return self.key(k), self.value(v), torch.sigmoid(self.receptance(r))
+        k, v = (x.to(change.dtype) for x in (self.key(k), self.value(v)))  # the state's type, under autocast too
+        return k, v, torch.sigmoid(self.receptance(r))
 
     def _shares(self) -> Tensor:
         """How much of the previous input goes into key, value and receptance: [3, C]."""

@@ -7,7 +7,6 @@ Names and shapes of ``blocks.{i}.*`` and ``ln_out`` are the reference's; ``input
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,8 +44,6 @@ class RWKV6Config(RWKVHeadsConfig):
 
     mix_rank: int = 32
     decay_rank: int = 64
-
-    positive: ClassVar[tuple[str, ...]] = (*RWKVHeadsConfig.positive, "mix_rank", "decay_rank")
 
     @property
     def inner(self) -> int:

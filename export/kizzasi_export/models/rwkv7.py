@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,16 +54,13 @@ class RWKV7Config(RWKVHeadsConfig):
     gate_rank: int | None = None
     ffn_dim: int | None = None
 
-    optional: ClassVar[tuple[str, ...]] = ("decay_rank", "rate_rank", "value_rank", "gate_rank", "ffn_dim")
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.optional:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} = {value}, expected ≥ 1")
         if self.head < 2:
-            raise ValueError(f"head_dim = {self.head}, expected ≥ 2: the norm within each head would leave nothing")
+            raise ValueError(
+                f"head_dim = {self.head} with hidden_dim = {self.hidden_dim}, expected ≥ 2: the norm within each head "
+                "would leave nothing; an odd hidden_dim needs a head_dim that divides it"
+            )
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -129,7 +125,9 @@ class RWKV7TimeMix(Mixer):
     def scan(self, u: Tensor, state: State, shared: Shared) -> tuple[Tensor, State]:
         """u [B, T, C] → ([B, T, C], state after it)."""
         rule, gate = self._rule(u, shift(u, state["att_shift"]), shared)
-        y, wkv = delta_chunked(*rule, state["wkv"])  # [B, T, H, N] [B, H, N, N]
+        with torch.autocast(u.device.type, enabled=False):  # in few bits the triangular systems would not solve
+            r, log_w, k, v, a, b = (x.to(u.dtype) for x in rule)
+            y, wkv = delta_chunked(r, log_w, k, v, a, b, state["wkv"])  # [B, T, H, N] [B, H, N, N]
         return self._read(y, rule, gate), {"att_shift": u[:, -1], "wkv": wkv}
 
     def step(self, u: Tensor, state: State, shared: Shared) -> tuple[Tensor, State]:

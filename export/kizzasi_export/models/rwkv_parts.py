@@ -38,7 +38,7 @@ class RWKVHeadsConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head < 1 or self.hidden_dim % self.head:
+        if self.hidden_dim % self.head:
             raise ValueError(f"head_dim = {self.head} does not divide hidden_dim = {self.hidden_dim}")
 
     @property

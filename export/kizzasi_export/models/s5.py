@@ -44,11 +44,6 @@ class S5Config(SSMConfig):
 
     blocks: int | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.blocks is not None and self.blocks < 1:
-            raise ValueError(f"blocks = {self.blocks}, expected ≥ 1")
-
     @property
     def block_count(self) -> int:
         return max(1, round(self.hidden_dim / self.state_dim)) if self.blocks is None else self.blocks

@@ -9,9 +9,10 @@ that walks over the branches is here, once: forward, scan, step and emit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ Shared = dict[str, Any]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes that every architecture has. Subclasses add their own and extend `positive`."""
+    """Sizes that every architecture has; subclasses add their own. Every int is a whole number ≥ 1."""
 
     input_dim: int
     output_dim: int
@@ -33,12 +34,21 @@ class NetworkConfig:
     state_dim: int = 16
     num_layers: int = 2
 
-    positive: ClassVar[tuple[str, ...]] = ("input_dim", "output_dim", "hidden_dim", "state_dim", "num_layers")
-
     def __post_init__(self) -> None:
-        for name in self.positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}, expected ≥ 1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" or (field.type == "int | None" and value is not None):
+                check_size(field.name, value)
+            elif field.type == "float" and not isinstance(value, Real):
+                raise ValueError(f"{field.name} = {value!r}, expected a number")
+
+
+def check_size(name: str, value: object, least: int = 1) -> None:
+    """Raises ValueError where `value` is no whole number, or smaller than `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} = {value!r}, expected a whole number ≥ {least}")
+    if value < least:
+        raise ValueError(f"{name} = {value}, expected ≥ {least}")
 
 
 class Mixer(nn.Module):

@@ -43,7 +43,7 @@ class StepModel(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(network, Network):
-            raise TypeError(f"{type(network).__name__} lacks forward, scan, initial_state, step or emit")
+            raise TypeError(f"{type(network).__name__} lacks forward, scan, initial_state, parity_states, step or emit")
         self.network: nn.Module = network
         self.config = dict(config)
         self.input_dim, self.output_dim = int(config["input_dim"]), int(config["output_dim"])
@@ -78,19 +78,19 @@ class StepModel(nn.Module):
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
         """`forward` with the head's other output: ``logvar`` [B, T, out] or ``logits`` [B, T, out, vocab]."""
-        found = self._headed(self._net.forward(self._normalised(x)))
+        found = self._headed(self._net.forward(self._normalised(x, "BT")))
         if self.reference is not None:
             found["y"] = self.reference(found["y"], x)
         return found
 
     def goal(self, x: Tensor) -> Tensor:
         """What the network asks for before the reference model: x [B, T, input_dim] → [B, T, output_dim]."""
-        return self._headed(self._net.forward(self._normalised(x)))["y"]
+        return self._headed(self._net.forward(self._normalised(x, "BT")))["y"]
 
     def initial_state(self, batch: int) -> State:
         """The state before the first step, of every part."""
         state = self._net.initial_state(batch)
-        return state if self.reference is None else state | self.reference.initial_state(batch)
+        return state if self.reference is None else state | self.reference.initial_state(batch, self.input_mean.dtype)
 
     def parity_states(self, batch: int) -> list[State]:
         """See `Network`."""
@@ -98,7 +98,7 @@ class StepModel(nn.Module):
 
     def scan(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """`outputs` from any state, and the state after it: x [B, T, input_dim] → (outputs, state)."""
-        raw, after = self._net.scan(self._normalised(x), state)
+        raw, after = self._net.scan(self._normalised(x, "BT"), state)
         found = self._headed(raw)
         if self.reference is not None:
             found["y"], reference = self.reference.scan(found["y"], x, state)
@@ -112,7 +112,7 @@ class StepModel(nn.Module):
 
     def step_outputs(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """`step` with the head's other output: x [B, input_dim] → (outputs, next state)."""
-        raw, after = self._net.step(self._normalised(x), state)
+        raw, after = self._net.step(self._normalised(x, "B"), state)
         found = self._headed(raw)
         if self.reference is not None:
             found["y"], reference = self.reference.step(found["y"], x, state)
@@ -130,7 +130,11 @@ class StepModel(nn.Module):
             y = self.reference.emit(graph, y, x)
         graph.output("y", y, (self.output_dim,))
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalised(self, x: Tensor, lead: str) -> Tensor:
+        """x [*lead, input_dim] in units of the normaliser. Raises ValueError where it is not of that shape."""
+        if x.ndim != len(lead) + 1 or x.shape[-1] != self.input_dim or 0 in x.shape:  # one channel would broadcast
+            wanted = ", ".join([*(f"{axis} ≥ 1" for axis in lead), str(self.input_dim)])
+            raise ValueError(f"x: found shape {list(x.shape)}, expected [{wanted}]")
         return (x - self.input_mean) / self.input_std
 
     def _headed(self, raw: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kizzasi_export.models.stack import check_size
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -29,12 +31,14 @@ class Tokenizer:
     def __post_init__(self) -> None:
         if self.kind not in ("uniform", "mulaw"):
             raise ValueError(f"tokenizer kind = {self.kind!r}, expected uniform or mulaw")
-        if self.vocab < 2:
-            raise ValueError(f"tokenizer vocab = {self.vocab}, expected ≥ 2")
+        check_size("tokenizer vocab", self.vocab, 2)
         try:
-            pairs = np.broadcast(self.low, self.high)
-        except ValueError:
-            raise ValueError(f"tokenizer: {np.size(self.low)} lows and {np.size(self.high)} highs") from None
+            pairs = np.broadcast(np.asarray(self.low, float), np.asarray(self.high, float))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"tokenizer: found low = {self.low!r} and high = {self.high!r}, expected numbers, one each or one per "
+                "output"
+            ) from None
         for low, high in pairs:
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise ValueError(f"tokenizer range {low} … {high}, expected finite low < high")
@@ -46,7 +50,9 @@ class Tokenizer:
         Raises:
             ValueError: keys or values that do not fit.
         """
-        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        arguments: dict[str, Any] = {
+            k: tuple(np.ravel(v).tolist()) if isinstance(v, (list, tuple, np.ndarray)) else v for k, v in values.items()
+        }
         try:
             return cls(**arguments)
         except TypeError as error:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -44,16 +43,14 @@ class TransformerConfig(NetworkConfig):
     ffn: Activation = "swiglu"
     ffn_dim: int | None = None
 
-    positive: ClassVar[tuple[str, ...]] = (*NetworkConfig.positive, "context_window")
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head < 1 or self.hidden_dim % self.head or self.head % 2:
+        if self.hidden_dim % 2:
+            raise ValueError(f"hidden_dim = {self.hidden_dim}, expected an even number (positions turn channel pairs)")
+        if self.hidden_dim % self.head or self.head % 2:
             raise ValueError(f"head_dim = {self.head}, expected an even divisor of hidden_dim = {self.hidden_dim}")
         if self.ffn not in ("swiglu", "gelu"):
             raise ValueError(f"ffn = {self.ffn!r}, expected 'swiglu' or 'gelu'")
-        if self.inner < 1:
-            raise ValueError(f"ffn_dim = {self.inner}, expected ≥ 1")
 
     @property
     def head(self) -> int:
@@ -170,7 +167,7 @@ class SelfAttention(Mixer):
     def _write(self, ring: Tensor, positions: Tensor, new: Tensor) -> Tensor:
         """A ring [B, H, W, D] with `new` [B, H, n, D] at `positions` [B, n], n ≤ W."""
         index = (positions % self.W)[:, None, :, None].expand_as(new)
-        return ring.scatter(2, index, new)
+        return ring.scatter(2, index, new.to(ring.dtype))  # under autocast they differ
 
     def _mask(self, rows: slice, reach: slice, shared: Shared) -> Tensor:
         """Which of the keys `reach` the queries `rows` see, bool [B or 1, 1, L, S]. Key j is that of query j - past."""

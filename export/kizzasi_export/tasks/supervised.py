@@ -52,7 +52,7 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
         amount = f"{fitted.steps} steps in {len(fitted)} recordings, {held.steps} steps validate"
     folder = config.base / config.output.folder
     watch = None if config.constraints is None else GuardWatch(config.constraints, config.base, model, export)
-    before = None if watch is None else watch.rate(model, held)
+    before = None if watch is None else watch.measure(model, held)
     result = fit(
         model,
         sets[0],
