@@ -20,6 +20,7 @@ lint: .venv/.dev
 bench: .venv/.dev
 	-$(BIN)/pip install -q kizzasi==0.2.3   # the peer; the comparison goes on without it
 	$(BIN)/python benchmarks/bench_step_graph.py
+	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/kizzasi-edge bench kizzasi_edge/demo/assets/arm.onnx
 
 # 10^8 adversarial joint-steps of the guard; minutes.

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kizzasi_edge.bundle import Bundle, Manifest, Signal
-from kizzasi_edge.errors import BundleError
+from kizzasi_export.written import write_file
 
 _PRECISION = {
     "f32": "float32",
@@ -74,14 +73,8 @@ def write_card(model: Path, out: Path | None = None) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Temporary file, then rename. Raises BundleError where that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+    """UTF-8, by `write_file`, which says where that fails."""
+    write_file(path, text.encode())
 
 
 def _front_matter(manifest: Manifest) -> str:

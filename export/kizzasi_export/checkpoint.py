@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 
 from kizzasi_edge.bundle import Bundle
 from kizzasi_edge.errors import BundleError
@@ -17,6 +17,7 @@ from kizzasi_export.blocks import Quantization
 from kizzasi_export.export import export_step
 from kizzasi_export.graph import Variant
 from kizzasi_export.models import StepModel, build_model
+from kizzasi_export.written import make_folder, write_file
 
 _KEY = "kizzasi.checkpoint"
 _SCHEMA = 1
@@ -64,25 +65,27 @@ class Checkpoint:
         )
 
     def save(self, path: Path) -> None:
-        """Write a temporary file, then rename."""
+        """Write a temporary file, then rename.
+
+        Raises:
+            BundleError: the file cannot be written.
+        """
         header = {
             "schema": _SCHEMA,
             "config": self.model.config,
             "spec": asdict(self.spec),
             "training": self.training,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        make_folder(path.parent)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.model.state_dict().items()}
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
-        temporary.replace(path)
+        write_file(path, serialize(tensors, metadata={_KEY: json.dumps(header)}))
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
         """Rebuild the model and load its weights.
 
         Raises:
-            BundleError: no such file, not a checkpoint of ours, or weights that do not fit its config.
+            BundleError: no such file, not a checkpoint of ours, weights that do not fit its config, or NaN or Inf.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -100,6 +103,9 @@ class Checkpoint:
                 raise ValueError(f"schema {header['schema']}, expected {_SCHEMA}")
             model, spec = build_model(**header["config"]), ExportSpec(**header["spec"])
             model.load_state_dict(tensors)
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            training = dict(header["training"])
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise BundleError(f"{path}: cannot rebuild the model: {error}") from None
-        return cls(model, spec, header["training"])
+        if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+            raise BundleError(f"{path}: {broken[0]} holds NaN or Inf, expected finite weights")
+        return cls(model, spec, training)

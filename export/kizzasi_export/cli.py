@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kizzasi_edge.bundle import Bundle
-from kizzasi_edge.errors import KizzasiError
+from kizzasi_edge.errors import ConfigError, KizzasiError
 from kizzasi_export.blocks import Quantization
 from kizzasi_export.card import write_card, write_text
 from kizzasi_export.checkpoint import Checkpoint
@@ -26,6 +27,7 @@ from kizzasi_export.quantize import BOUND, FREE_RUN_FACTOR
 from kizzasi_export.tasks import TaskResult, load_task
 from kizzasi_export.train import leads
 from kizzasi_export.verify import verify as verify_file
+from kizzasi_export.written import make_folder
 
 app = typer.Typer(
     help="Train sequence models and export them as single-step ONNX bundles.",
@@ -43,7 +45,13 @@ def train(
 ) -> None:
     """Train the task of CONFIG, then write checkpoint, learning curve and bundle."""
     cfg = load_train_config(config)
-    result = load_task(cfg)(cfg.data, cfg, resume=resume, progress=progress)
+    _require_places(cfg)  # before hours of training, not after
+    try:
+        result = load_task(cfg)(cfg.data, cfg, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        if leads():
+            Console(stderr=True).print("Interrupted; --resume continues after the last whole epoch.", highlight=False)
+        raise typer.Exit(130) from None
     if not leads():  # another process of the same training writes the files
         return
     folder = cfg.base / cfg.output.folder
@@ -52,7 +60,7 @@ def train(
     measure = MEASURE[result.model.head.kind]
     learning_curve(result.fit.history, result.fit.best_epoch, folder / "learning_curve.png", measure=measure)
     target = cfg.base / cfg.output.bundle
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     bundle = checkpoint.export(
         target, variant=cfg.output.variant, batch=cfg.output.batch, quantize=cfg.output.quantize
     )  # fmt: skip
@@ -128,6 +136,17 @@ def card(
     console.print(f"Wrote {write_card(model, out)}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _require_places(cfg: TrainConfig) -> None:
+    """Raise ConfigError where results of ``[output]`` can be seen not to be writable; nothing is made."""
+    bundle, folder = cfg.base / cfg.output.bundle, cfg.base / cfg.output.folder
+    if bundle.is_dir():
+        raise ConfigError(f"{cfg.path}: [output] bundle: {bundle} is a folder, expected a file's name")
+    for key, path in (("bundle", bundle.parent), ("folder", folder)):
+        there = next(p for p in [path.absolute(), *path.absolute().parents] if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(f"{cfg.path}: [output] {key}: {there} is no folder that can be written to")
+
+
 def _provenance(cfg: TrainConfig, result: TaskResult) -> dict[str, Any]:
     try:
         ours = metadata.version("kizzasi-edge")
@@ -179,9 +198,9 @@ def _show(title: str, rows: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of ours are one screen, not a traceback."""
+    """Entry point: errors of ours, and files that cannot be used, are one screen, not a traceback."""
     try:
         app()
-    except KizzasiError as error:
+    except (KizzasiError, OSError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.toml_file import Section, read_toml, validate
-from kizzasi_export.constraints.section import ConstraintsSection
+from kizzasi_export.constraints.section import ConstraintsSection, constraints_section
 from kizzasi_export.models import KINDS, StepModel, build_model
 from kizzasi_export.presets import PRESETS
 
@@ -92,6 +92,8 @@ class ModelSection(Section):
     def _own_keys(cls, architecture: dict[str, Any]) -> dict[str, Any]:
         if clash := sorted(architecture.keys() & cls.model_fields.keys()):
             raise ValueError(f"{', '.join(clash)} in [model] itself")
+        if given := sorted(architecture.keys() & {"input_dim", "output_dim"}):
+            raise ValueError(f"no {', '.join(given)}: the data have it")
         return architecture
 
     @model_validator(mode="after")
@@ -115,7 +117,7 @@ class ModelSection(Section):
             raise ConfigError(f"[model] {error}") from None
 
 
-class TrainingSection(Section):
+class TrainingSection(Section, allow_inf_nan=False):
     """``[training]``: optimisation by AdamW with a one-cycle learning rate, on Lightning's trainer.
 
     batch_size: windows, or with `tbptt` parallel streams, of one update and process.  learning_rate: the cycle's
@@ -144,7 +146,7 @@ class TrainingSection(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
 
-class LoraSection(Section):
+class LoraSection(Section, allow_inf_nan=False):
     """``[finetune.lora]``: W + (alpha/rank)·B·A with W frozen (see `kizzasi_export.lora`).
 
     targets: glob patterns over the names of Linear layers.  output_projection: train that layer as a whole besides.
@@ -166,7 +168,7 @@ class FinetuneSection(Section):
     lora: LoraSection | None = None
 
 
-class ExportSection(Section):
+class ExportSection(Section, allow_inf_nan=False):
     """``[export]``: rate, names and units of the channels, for tasks that leave them open (``supervised``).
 
     What is missing comes from the data, where they know it; a rate that is given is required of them.
@@ -187,6 +189,12 @@ class OutputSection(Section):
     variant: Literal["fast", "portable"] = "fast"
     batch: bool = False
     quantize: Literal["int8", "f16"] | None = None
+
+    @model_validator(mode="after")
+    def _operators_for_it(self) -> OutputSection:
+        if self.quantize == "int8" and self.variant == "portable":
+            raise ValueError("quantize = 'f16', or variant = 'fast': no standard operator reads int8 weights")
+        return self
 
 
 class TrainConfig(Section):
@@ -227,4 +235,6 @@ def load_train_config(path: str | Path) -> TrainConfig:
         if key in data:
             raise ConfigError(f"{path}: {key}: unknown key (found {data[key]!r})")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if "constraints" in data:
+        data["constraints"] = constraints_section(data["constraints"], f"{path}: [constraints]")
     return validate({**data, "path": path, "digest": digest}, TrainConfig, path, ConfigError)

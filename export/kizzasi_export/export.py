@@ -122,7 +122,7 @@ def export_step(
 
         try:
             built, draft = measured(exact=False)
-            exact = built.rounds and draft.parity.relative_error > draft.parity.bound
+            exact = built.rounds and draft.parity.relative_error > parity.BOUND
             if exact:  # the operators with fewest nodes were not good enough for these weights
                 built, draft = measured(exact=True)
             _require_parity(path, draft.parity)

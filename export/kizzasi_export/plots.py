@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
+
+from kizzasi_export.written import make_folder, write_file
 
 
 def learning_curve(
@@ -13,6 +16,9 @@ def learning_curve(
     """Write a PNG of training and validation loss per epoch, the kept epoch marked, and a CSV of the same name.
 
     The axis is logarithmic where every loss is positive, as a likelihood's need not be. `measure` labels it.
+
+    Raises:
+        BundleError: the files cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -29,9 +35,11 @@ def learning_curve(
     axes.set(xlabel="epoch", ylabel=measure, title="Learning curve")
     axes.grid(alpha=0.3)
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    with path.with_suffix(".csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["epoch", "training_loss", "validation_loss"])
-        table.writerows([epoch, *entry] for epoch, entry in zip(epochs, history, strict=True))
+    picture, text = io.BytesIO(), io.StringIO()
+    figure.savefig(picture, format="png", dpi=120)
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["epoch", "training_loss", "validation_loss"])
+    table.writerows([epoch, *entry] for epoch, entry in zip(epochs, history, strict=True))
+    make_folder(path.parent)
+    write_file(path, picture.getvalue())
+    write_file(path.with_suffix(".csv"), text.getvalue().encode())

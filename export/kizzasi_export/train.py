@@ -17,17 +17,18 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from kizzasi_edge.errors import ConfigError
+from kizzasi_export.blocks import LEAST_WEIGHTS
 from kizzasi_export.config import TrainingSection
 from kizzasi_export.datasets import SequenceDataset, Streams
 from kizzasi_export.losses import FromStart, Loss, OutputLoss, head_loss
 from kizzasi_export.models import StepModel
-from kizzasi_export.quantize import fake_quantized
+from kizzasi_export.quantize import Int8Blocks, fake_quantized
+from kizzasi_export.resume import require_same, saved_state
 from kizzasi_export.trainee import StreamTrainee, Trainee, WindowTrainee
 
 
@@ -87,7 +88,8 @@ def fit(
         progress: show a progress bar.
 
     Raises:
-        ConfigError: dimensions of model and data that differ, too few windows, or a trainer that cannot be had here.
+        ConfigError: dimensions of model and data that differ, too few windows, a trainer that cannot be had here, a
+            folder that cannot be written to, or a state to resume from that is damaged or another training's.
         ModelError: the loss became NaN or Inf.
     """
     for name, found, expected in (
@@ -99,28 +101,58 @@ def fit(
     began = time.monotonic()
     last, best = folder / "last.ckpt", folder / "best.ckpt"
     if not resume:
-        for stale in (last, best):
-            stale.unlink(missing_ok=True)
+        _forget(last, best)
     with _quiet(), nullcontext() if cfg.quantize is None else fake_quantized(model):
+        if cfg.quantize is not None and not any(isinstance(module, Int8Blocks) for module in model.modules()):
+            raise ConfigError(
+                f"[training] quantize: found no weight matrix of at least {LEAST_WEIGHTS[cfg.quantize]} values, below "
+                f"which {cfg.quantize} gains nothing; expected a larger model, or none"
+            )
         trainer = _trainer(cfg, folder, progress)
         # A copy: strategies may take a module's parameters apart, and what failed leaves the model as it was.
         trainee = _trainee(copy.deepcopy(model), data, validation, cfg, loss, output_loss, trainer.world_size)
-        trainer.fit(trainee, ckpt_path=str(last) if resume and last.exists() else None)
-        if trainer.interrupted:  # older Lightning returns from Ctrl-C as if it had finished
-            raise KeyboardInterrupt
-        weights = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+        saved = saved_state(last) if resume and last.exists() else None
+        if saved is not None:
+            require_same(saved, trainee, last)
+            require_same(saved_state(best), trainee, best)
+        if saved is None or not saved["finished"]:
+            _run(trainer, trainee, None if saved is None else last)
+            saved = saved_state(last)
+        weights = saved_state(best)["state_dict"]
         ours = {name.removeprefix("model."): t for name, t in weights.items() if name.startswith("model.")}
         model.load_state_dict(ours)
     model.eval()
-    losses = [validation_loss for _, validation_loss in trainee.history]
+    history = [(float(train), float(validate)) for train, validate in saved["history"]]
+    losses = [validation_loss for _, validation_loss in history]
     best_epoch = int(np.argmin(losses))
     return FitResult(
-        history=trainee.history,
+        history=history,
         best_epoch=best_epoch,
         best_validation_loss=losses[best_epoch],
-        steps=int(trainer.global_step),
+        steps=int(saved["global_step"]),
         seconds=time.monotonic() - began,
     )
+
+
+def _forget(*paths: Path) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path}: an earlier training's state cannot be removed: {error.strerror}") from error
+
+
+def _run(trainer: L.Trainer, trainee: Trainee, start: Path | None) -> None:
+    try:
+        trainer.fit(trainee, ckpt_path=None if start is None else str(start))
+    except OSError as error:  # nothing else is read or written while it runs
+        where = f"{error.filename}: " if error.filename else ""
+        raise ConfigError(f"{where}the training's state cannot be kept: {error.strerror or error}") from error
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:  # Lightning exits after Ctrl-C, older ones return as if they had finished
+        raise KeyboardInterrupt
 
 
 def _trainee(
@@ -153,10 +185,11 @@ def _trainee(
 
 
 def _trainer(cfg: TrainingSection, folder: Path, progress: bool) -> L.Trainer:
-    best = ModelCheckpoint(
-        folder, filename="best", monitor="validation_loss", save_last=True, enable_version_counter=False
-    )
-    callbacks: list[Callback] = [EarlyStopping("validation_loss", patience=cfg.patience), best]
+    callbacks: list[Callback] = [
+        EarlyStopping("validation_loss", patience=cfg.patience),
+        ModelCheckpoint(folder, filename="best", monitor="validation_loss", enable_version_counter=False),
+        ModelCheckpoint(folder, filename="last", enable_version_counter=False),  # every epoch: save_last keeps the best
+    ]
     if progress:
         callbacks.append(RichProgressBar())
     try:
@@ -183,13 +216,15 @@ def _trainer(cfg: TrainingSection, folder: Path, progress: bool) -> L.Trainer:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Lightning's hardware listing and its advice about worker processes, which small data don't need."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torch.utils.data.distributed import DistributedSampler
 
 from kizzasi_edge.errors import ModelError
@@ -27,10 +27,19 @@ class Trainee(L.LightningModule):  # type: ignore[misc]  # lightning is not foll
     Figures are means over the weighted steps of all processes; each process's batches are its own share of the data.
     """
 
+    training_data: SequenceDataset | Streams
+    validation_data: SequenceDataset | Streams
+
     def __init__(self, model: StepModel, cfg: TrainingSection) -> None:
         super().__init__()
         self.model, self.cfg = model, cfg
         self.history: list[tuple[float, float]] = []
+        self.settings: dict[str, Any] = cfg.model_dump(mode="json")
+
+    @property
+    def data_sizes(self) -> list[int]:
+        """Sequences and steps to train on, and to validate: what a saved state must agree with."""
+        return [size for data in (self.training_data, self.validation_data) for size in (len(data), _steps(data))]
 
     def loss_of(self, batch: Any) -> tuple[Tensor, Tensor]:
         """(loss, weight [B, T])."""
@@ -38,16 +47,14 @@ class Trainee(L.LightningModule):  # type: ignore[misc]  # lightning is not foll
 
     def training_step(self, batch: Any) -> Tensor:
         loss, weight = self.loss_of(batch)
-        if not bool(torch.isfinite(loss)):
-            raise ModelError(
-                f"training: the loss became {float(loss.detach())} at step {self.global_step}; "
-                "try a lower [training] learning_rate"
-            )
+        self._require_finite("loss", loss)
         self._log("train_loss", loss, weight)
         return loss
 
     def validation_step(self, batch: Any) -> None:
-        self._log("validation_loss", *self.loss_of(batch))
+        loss, weight = self.loss_of(batch)
+        self._require_finite("validation loss", loss)
+        self._log("validation_loss", loss, weight)
 
     def on_train_epoch_end(self) -> None:
         metrics = self.trainer.callback_metrics
@@ -55,6 +62,8 @@ class Trainee(L.LightningModule):  # type: ignore[misc]  # lightning is not foll
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
+        checkpoint["settings"], checkpoint["data"] = self.settings, self.data_sizes
+        checkpoint["finished"] = bool(self.trainer.should_stop) or len(self.history) >= self.cfg.epochs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = [tuple(entry) for entry in checkpoint["history"]]
@@ -67,21 +76,33 @@ class Trainee(L.LightningModule):  # type: ignore[misc]  # lightning is not foll
             [{"params": matrices, "weight_decay": self.cfg.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=self.cfg.learning_rate,
         )
+        updates = max(int(self.trainer.estimated_stepping_batches), 11)  # a warm-up of 0.1 · 10 - 1 divides by zero
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.cfg.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.1,
+            optimizer, self.cfg.learning_rate, total_steps=updates, pct_start=0.1
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _require_finite(self, name: str, loss: Tensor) -> None:
+        if not bool(torch.isfinite(loss)):
+            raise ModelError(
+                f"training: the {name} became {float(loss.detach())} at step {self.global_step}; "
+                "try a lower [training] learning_rate"
+            )
 
     def _log(self, name: str, loss: Tensor, weight: Tensor) -> None:
         steps = int((weight > 0).sum())
         self.log(name, loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=steps, sync_dist=True)
 
 
+def _steps(data: SequenceDataset | Streams) -> int:
+    return data.steps if isinstance(data, Streams) else len(data) * int(data.x.shape[1])
+
+
 class WindowTrainee(Trainee):
     """Independent windows, each from the initial state."""
+
+    training_data: SequenceDataset
+    validation_data: SequenceDataset
 
     def __init__(
         self, model: StepModel, cfg: TrainingSection, loss: Loss, training: SequenceDataset, validation: SequenceDataset
@@ -101,7 +122,7 @@ class WindowTrainee(Trainee):
     def val_dataloader(self) -> DataLoader[Window]:
         """Every window once: unlike `DistributedSampler`, which repeats some to give each process as many."""
         ours = range(self.trainer.global_rank, len(self.validation_data), self.trainer.world_size)
-        return DataLoader(self.validation_data.subset(ours), self.cfg.batch_size)
+        return DataLoader(Subset(self.validation_data, ours), self.cfg.batch_size)
 
 
 class StreamTrainee(Trainee):
@@ -110,6 +131,9 @@ class StreamTrainee(Trainee):
     Each chunk of `cfg.tbptt` steps starts from the state that the last one left, and gradients end at its first step:
     memory holds one chunk's graph, however long a recording is.
     """
+
+    training_data: Streams
+    validation_data: Streams
 
     def __init__(
         self, model: StepModel, cfg: TrainingSection, loss: OutputLoss, training: Streams, validation: Streams

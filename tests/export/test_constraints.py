@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kizzasi_edge.errors import ConfigError, GuardrailError
 from kizzasi_edge.guardrails import Guardrails
+from kizzasi_export import build_model
 from kizzasi_export.constraints import (
     ConstraintAwareLoss,
     GuardProjection,
@@ -19,6 +20,14 @@ from kizzasi_export.constraints import (
     LagrangianRelaxation,
     ProjectionLoss,
 )
+from kizzasi_export.constraints.loss import PenalisedLoss, constrained_loss
+from kizzasi_export.constraints.section import (
+    ConstraintsSection,
+    LagrangianSection,
+    PenaltySection,
+    ProjectionSection,
+)
+from kizzasi_export.losses import head_loss
 
 OUTPUTS = ["b/position", "a/position"]
 
@@ -221,6 +230,40 @@ def test_the_recursion_carries_gradients_back_in_time() -> None:
     assert changed.tolist() == [[False, True, True]]
     grad = [torch.autograd.grad(q[0, k, 0], u, retain_graph=True)[0][0, 0, 0].item() for k in range(3)]
     assert grad == [1.0, 2.0, 3.0]
+
+
+SECTIONS = [
+    PenaltySection(method="penalty", guard="g", penalty="log_barrier"),
+    LagrangianSection(method="lagrangian", guard="g"),
+    ProjectionSection(method="projection", guard="g"),
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.method)
+def test_steps_that_weigh_nothing_break_no_rule(section: ConstraintsSection) -> None:
+    """What a chunk has beyond its recording's end, or burn-in: only the guard's history may reach into it."""
+    torch.manual_seed(0)
+    model = build_model("mamba2", input_dim=2, output_dim=2, hidden_dim=8, num_layers=1)
+    y = torch.from_numpy(np.stack([walk(1, 12, 0.05), walk(2, 12, 0.05)])[..., ::-1].copy()).float()
+    weight = torch.ones(2, 12)
+    weight[:, 8:] = 0
+
+    def value(proposed: torch.Tensor, weight: torch.Tensor = weight) -> float:
+        loss = constrained_loss(section, head_loss("mse"), make_guard(), OUTPUTS)
+        if isinstance(loss, PenalisedLoss) and isinstance(loss.penalty, LagrangianRelaxation):
+            loss.penalty.multipliers.fill_(1.0)
+        return float(loss(model, {"y": proposed}, y, weight))
+
+    proposed = y + 0.3
+    otherwise = proposed.clone()
+    otherwise[:, 8:] += 5.0
+    assert value(otherwise) == value(proposed) > 0
+    assert value(proposed, torch.ones(2, 12)) != value(proposed)
+    assert value(otherwise, torch.zeros(2, 12)) == 0  # an idle stream
+    with pytest.raises(GuardrailError, match="found sequences of 2 steps, expected at least 3"):
+        constrained_loss(section, head_loss("mse"), make_guard(), OUTPUTS)(
+            model, {"y": proposed[:, :2]}, y[:, :2], weight[:, :2]
+        )
 
 
 def test_without_the_distance_term_a_clamped_proposal_would_be_stuck() -> None:

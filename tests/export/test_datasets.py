@@ -8,7 +8,8 @@ import re
 import sqlite3
 import sys
 import tomllib
-from contextlib import closing
+import zipfile
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def test_vector_columns(tmp_path: Path) -> None:
         ({"t": np.arange(50) / 50}, r"drive.csv, e 0: found 50 Hz \(steps vary by 0 ms.*expected 100 Hz ± 1%"),
         ({"t": np.r_[np.arange(9), np.arange(20, 61)] / 100}, r"nothing came for 0.12 s after row 8.*at most 0.1 s"),
         ({"e": [0] * 9 + [1] * 9 + [0] * 32}, "episode 0 begins again at row 18"),
-        ({"e": [0] * 9 + [None] * 41}, "episode nan begins again at row 9"),
+        ({"e": [0] * 9 + [None] * 41}, "drive.csv: no episode at row 9, expected a value in every row"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named(change: dict[str, Any], match: str, tmp_path: Path) -> None:
@@ -337,6 +338,26 @@ def test_real_recordings() -> None:
 
 
 # --- numpy
+
+
+def test_damaged_numpy_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    np.savez_compressed(path, x=np.random.default_rng(0).standard_normal((100, 2)), y=np.zeros((100, 1)))
+    whole = path.read_bytes()
+    for damaged in (whole[:-50], whole[:200], whole[:300] + bytes(300) + whole[600:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"d\.npz: cannot be read as \.npz"):
+            open_(tmp_path, path="d.npz")
+    with zipfile.ZipFile(path, "w") as file:  # entries that are no arrays
+        file.writestr("x", "hello")
+        file.writestr("y", "world")
+    with pytest.raises(ConfigError, match=r"d\.npz: x is \[\]"):
+        open_(tmp_path, path="d.npz")
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 3), }".ljust(117) + b"\n"
+    for text in (header, b"{'descr': <<<".ljust(118)):
+        (tmp_path / "d.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + text)
+        with pytest.raises(ConfigError, match=r"d\.npy: cannot be read as \.npy"):
+            open_(tmp_path, path="d.npy", inputs=["0"], outputs=["1"])
 
 
 def test_numpy(tmp_path: Path) -> None:
@@ -509,6 +530,37 @@ def test_lerobot_metadata_that_the_data_contradict(info: dict[str, Any], match: 
         open_(tmp_path, float(info.get("fps", 30)), path="stack", inputs=["action"], outputs=["action"])
 
 
+@pytest.mark.parametrize(
+    ("info", "match"),
+    [
+        (
+            {"data_path": "data/{wat}.parquet"},
+            r"info.json: data_path: found 'data/\{wat\}.parquet', expected \{chunk_in",
+        ),
+        ({"data_path": "data/{}.parquet"}, "info.json: data_path: found"),
+        ({"data_path": 3}, "info.json: data_path: found 3"),
+        ({"fps": 0}, "info.json: fps: found 0, expected a number > 0"),
+        ({"features": []}, r"info.json: features: found \[\]"),
+        ({"features": {"action": 3}}, "info.json: feature 'action': found 3"),
+        ({"features": {"action": {"dtype": "float32", "shape": None}}}, "info.json: feature 'action': found"),
+    ],
+)
+def test_lerobot_metadata_that_make_no_sense(info: dict[str, Any], match: str, tmp_path: Path) -> None:
+    write_lerobot(tmp_path / "stack", **info)
+    with pytest.raises(ConfigError, match=match):
+        open_(tmp_path, rate_hz=None, path="stack", inputs=["action"], outputs=["action"])
+
+
+def test_lerobot_episodes_without_a_number(tmp_path: Path) -> None:
+    file = write_lerobot(tmp_path / "stack") / "data/chunk-000/file-000.parquet"
+    table = pyarrow.parquet.read_table(file)
+    numbers = [None if i == 4 else e for i, e in enumerate(table["episode_index"].to_pylist())]
+    index = table.column_names.index("episode_index")
+    pyarrow.parquet.write_table(table.set_column(index, "episode_index", pa.array(numbers, "int64")), file)
+    with pytest.raises(ConfigError, match=r"file-000.parquet: column 'episode_index' holds nan at row 4"):
+        open_(tmp_path, rate_hz=30, path="stack", inputs=["action"], outputs=["action"])
+
+
 def test_lerobot_episodes_are_checked(tmp_path: Path) -> None:
     folder = write_lerobot(tmp_path / "stack")
     data = folder / "data/chunk-000/file-000.parquet"
@@ -604,6 +656,24 @@ FIELDS: dict[str, Any] = {
     "inputs": ["/joint_states:position[elbow]", "/joint_states:velocity", "/imu:angular_velocity.z"],
     "outputs": ["/commands:data"],
 }
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_damaged_rosbags_are_named(plugin: StoragePlugin, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", motion(10), plugin)
+    (file,) = [path for path in bag.iterdir() if path.suffix != ".yaml"]
+    whole = file.read_bytes()
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        damaged = bytearray(whole)
+        for at in rng.integers(100, len(whole) - 100, 40):
+            damaged[at] = rng.integers(128, 256)
+        file.write_bytes(damaged)
+        with suppress(ConfigError):  # damage can also be to a byte that nobody reads; no other error may come
+            open_(tmp_path, path="bag", **FIELDS)
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match="bag"):
+        open_(tmp_path, path="bag", **FIELDS)
 
 
 @pytest.mark.parametrize("plugin", list(StoragePlugin))

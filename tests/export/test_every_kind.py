@@ -138,6 +138,52 @@ def test_gradients_are_finite_and_reach_every_parameter(kind: str) -> None:
 
 
 @every_kind
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision(kind: str, dtype: torch.dtype) -> None:
+    """As Lightning's "bf16-mixed" and "16-mixed" train; what is carried from chunk to chunk stays float32."""
+    model = make(kind).train()
+    x = inputs(model, 70, 2)
+    with torch.autocast("cpu", dtype=dtype):
+        first, state = model.scan(x[:, :40], model.initial_state(2))
+        second, state = model.scan(x[:, 40:], state)
+    found = torch.cat([first["y"], second["y"]], 1)
+    found.square().mean().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.network.parameters())
+    assert {v.dtype for v in state.values()} <= {torch.float32, torch.int64}
+    assert relative(found.detach(), model(x).detach()) <= 0.1
+
+
+@every_kind
+def test_state_dict_and_config_rebuild_the_model(kind: str) -> None:
+    model = make(kind, reference_tau=5.0, anchor=[0, 1]).double()
+    rebuilt = build_model(**model.config).double()
+    rebuilt.load_state_dict(model.state_dict())
+    x = inputs(model, 20, 2).double()
+    assert torch.equal(rebuilt(x), model(x))
+    state = model.initial_state(2)
+    after = model.step(x[:, 0], state)[1]
+    assert {k: v.dtype for k, v in state.items()} == {k: v.dtype for k, v in after.items()}
+
+
+@every_kind
+@pytest.mark.parametrize("shape", [(2, 4, 1), (2, 4, 5), (2, 0, 4), (4, 4)])
+def test_inputs_of_another_shape_are_refused(kind: str, shape: tuple[int, ...]) -> None:
+    """One channel for four would broadcast: a wrong result, silently."""
+    with pytest.raises(
+        ValueError, match=rf"x: found shape \[{', '.join(map(str, shape))}\], expected \[B ≥ 1, T ≥ 1, 4\]"
+    ):
+        make(kind)(torch.zeros(shape))
+
+
+@every_kind
+@pytest.mark.parametrize("size", ["hidden_dim", "state_dim", "num_layers", "context_window", "input_dim", "output_dim"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, "8", True])
+def test_sizes_are_whole_numbers(kind: str, size: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{size} = {value!r}, expected (a whole number )?≥ 1"):
+        build_model(kind, **{**SIZES, size: value})
+
+
+@every_kind
 @torch.no_grad()
 def test_long_and_large_inputs_stay_finite(kind: str) -> None:
     model = make(kind)

@@ -241,9 +241,41 @@ def test_small_steps_are_exported_with_exact_operators(small: StepModel, tmp_pat
     assert "LinearAttentionGate" not in kinds[1]
 
 
+def test_outputs_with_a_large_offset_are_exported(small: StepModel, tmp_path: Path) -> None:
+    """A pressure of 1e5 ± 100 Pa in float32 is rounded to 1/128 Pa, eight times the bound of parity."""
+    pressure = Normalizer((1e5, 0.0, -3e4, 0.0), (100.0, 1e-3, 1e4, 1.0), (1e5, 0.0), (100.0, 1.0))
+    found = export_step(small, tmp_path / "m.onnx", normalizer=pressure, **NAMES).manifest.parity
+    assert found.max_abs_error <= 2 / 128
+    assert found.relative_error <= found.bound == 1e-5
+    assert verify(tmp_path / "m.onnx").passed
+
+
+@torch.no_grad()
+def test_the_bound_is_what_float32_can_do(small: StepModel, tmp_path: Path) -> None:
+    """Outputs that are small differences of large numbers: torch itself is further from float64 than 1e-5."""
+    small.network.output_projection.bias += 200
+    shifted = Normalizer((0.0,) * 4, (1.0,) * 4, (-200.0, -140.0), (1.0, 0.7))
+    small.set_normalizer(shifted)
+    bundle = export_step(small, tmp_path / "m.onnx", **NAMES)
+    found = bundle.manifest.parity
+    assert 1e-5 < found.relative_error <= found.bound <= parity.WIDEST_BOUND == 1e-4
+    assert verify(tmp_path / "m.onnx").passed
+    small.network.output_projection.bias += 1e-3  # a wrong model is refused all the same
+    other = parity.measure(small, bundle)
+    assert other.relative_error > other.bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_models_of_other_types_are_exported_in_float32(dtype: torch.dtype, small: StepModel, tmp_path: Path) -> None:
+    bundle = export_step(small.to(dtype), tmp_path / "m.onnx", **NAMES)
+    assert bundle.manifest.parity.relative_error <= 1e-5
+    assert small.input_mean.dtype == dtype  # the model itself is as it was
+
+
 def test_a_constant_has_one_value() -> None:
     graph = Graph("fast")
     graph.scope("a")
+    assert graph.const("low", np.array(1.0)) == graph.const("low", np.array(1.0))  # a scalar stays one: Clip wants it
     assert graph.const("eps", np.array([1.0])) == graph.const("eps", np.array([1.0])) == "a.eps"
     with pytest.raises(ValueError, match=r"'a\.eps' is given twice"):
         graph.const("eps", np.array([2.0]))

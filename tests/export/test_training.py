@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import KeysView
@@ -27,6 +29,7 @@ from kizzasi_export.losses import sequence_loss
 from kizzasi_export.models import Normalizer
 from kizzasi_export.tasks import load_task
 from kizzasi_export.train import fit, split
+from kizzasi_export.trainee import WindowTrainee
 
 TRAIN_TOML = """
 [task]
@@ -134,7 +137,17 @@ from pathlib import Path
 from kizzasi_export import build_model
 from kizzasi_export.config import TrainingSection
 from kizzasi_export.datasets import Recording, SequenceDataset, Streams
+from kizzasi_export.constraints import LagrangianRelaxation
+from kizzasi_export.losses import head_loss
 from kizzasi_export.train import fit, leads
+
+class Limited(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.limit = LagrangianRelaxation(("size",), rate=5.0)
+
+    def forward(self, model, outputs, y, weight):
+        return head_loss("mse")(model, outputs, y, weight) + self.limit({"size": outputs["y"].abs() - 0.05})
 
 processes, found = int(sys.argv[2]), []
 x = np.random.default_rng(0).standard_normal((13, 48, 2)).astype(np.float32)
@@ -149,7 +162,8 @@ for name, tbptt in (("windows", None), ("streams", 16)):
         sets = [SequenceDataset(x[share], y[share]) for share in shares]
     else:
         sets = [Streams(tuple(Recording(a, b, None, "r") for a, b in zip(x[share], y[share]))) for share in shares]
-    result = fit(model, sets[0], cfg, folder=Path(sys.argv[1]) / name, validation=sets[1], progress=False)
+    result = fit(model, sets[0], cfg, folder=Path(sys.argv[1]) / name, validation=sets[1],
+                 output_loss=Limited() if tbptt is None else None, progress=False)
     found.append([result.history, result.best_epoch, sum(float(p.detach().abs().sum()) for p in model.parameters())])
 rank = 0 if leads() else 1
 (Path(sys.argv[1]) / f"rank{rank}.json").write_text(json.dumps(found))
@@ -157,7 +171,7 @@ rank = 0 if leads() else 1
 
 
 def test_two_processes_compute_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches, averaged gradients, logged losses and the kept weights, for windows and for streams."""
+    """Batches, averaged gradients, multipliers, logged losses and the kept weights, for windows and for streams."""
     script, together = tmp_path / "script.py", tmp_path / "together"
     script.write_text(DDP_SCRIPT)
     together.mkdir()
@@ -263,6 +277,74 @@ def test_early_stopping(tmp_path: Path) -> None:
     model = _model(data)
     result = fit(model, data, cfg, folder=tmp_path, progress=False)
     assert len(result.history) < 60
+    again = fit(_model(data), data, cfg, folder=tmp_path, resume=True, progress=False)  # it was finished
+    assert (again.history, again.steps) == (result.history, result.steps)
+
+
+def _worsening(model: StepModel, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Falls in training; in validation the first epoch is the best."""
+    loss = sequence_loss("huber")(model, x, y, weight)
+    return loss if model.training else 1 / loss
+
+
+def test_the_last_epoch_is_resumed_and_not_the_best(tmp_path: Path) -> None:
+    data = _memory_data(12)
+    cfg = TrainingSection(epochs=4, batch_size=8, learning_rate=1e-2)
+    whole = fit(_model(data), data, cfg, folder=tmp_path / "whole", loss=_worsening, progress=False)
+    assert len(whole.history) == 4
+    assert whole.best_epoch == 0
+    calls = 0
+
+    def interrupted(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 10:
+            raise RuntimeError("power cut")
+        return _worsening(*args)
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(_model(data), data, cfg, folder=tmp_path / "cut", loss=interrupted, progress=False)
+    saved = torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)
+    assert len(saved["history"]) == 3
+    resumed = fit(_model(data), data, cfg, folder=tmp_path / "cut", loss=_worsening, resume=True, progress=False)
+    assert (resumed.history, resumed.best_epoch) == (whole.history, 0)
+
+
+@pytest.mark.parametrize("sequences", [2, 3, 11])
+def test_any_number_of_updates(sequences: int, tmp_path: Path) -> None:
+    """One update, two, and ten: at ten the one-cycle schedule's own warm-up would divide by zero."""
+    data = _memory_data(sequences, 8)
+    result = fit(_model(data), data, TrainingSection(epochs=1, batch_size=1), folder=tmp_path, progress=False)
+    assert result.steps == sequences - 1
+    assert np.isfinite(result.history).all()
+
+
+def test_a_state_that_cannot_be_resumed_is_said(tmp_path: Path) -> None:
+    data, cfg = _memory_data(6), TrainingSection(epochs=1, batch_size=8)
+    fit(_model(data), data, cfg, folder=tmp_path, progress=False)
+    last = tmp_path / "last.ckpt"
+    whole = last.read_bytes()
+
+    def resume(data: SequenceDataset = data, hidden_dim: int = 16, **changes: Any) -> None:
+        torch.manual_seed(0)
+        model = build_model("mamba2", input_dim=2, output_dim=1, hidden_dim=hidden_dim, state_dim=4, num_layers=1)
+        fit(model, data, cfg.model_copy(update=changes), folder=tmp_path, resume=True, progress=False)
+
+    resume(precision="bf16-mixed")  # where and how it runs may change
+    with pytest.raises(ConfigError, match=r"\[training\] epochs: found 3, expected 1 as in .*last\.ckpt"):
+        resume(epochs=3)
+    with pytest.raises(ConfigError, match=r"\[model\] network.*: found \[32, 2\], expected \[16, 2\] as in .*last"):
+        resume(hidden_dim=32)
+    with pytest.raises(ConfigError, match=r"training data: found .*expected .*as in .*last\.ckpt"):
+        resume(data=_memory_data(8))
+    for damaged in (b"", b"x" * 100, whole[: len(whole) // 2]):
+        last.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"last\.ckpt: damaged.*leave --resume out"):
+            resume()
+    last.write_bytes(whole)
+    (tmp_path / "best.ckpt").unlink()
+    with pytest.raises(ConfigError, match=r"best\.ckpt: no such file"):
+        resume()
 
 
 def test_a_diverging_loss_is_an_error_with_advice(tmp_path: Path) -> None:
@@ -273,6 +355,16 @@ def test_a_diverging_loss_is_an_error_with_advice(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="learning_rate"):
         fit(_model(data), data, TrainingSection(), folder=tmp_path, loss=diverging, progress=False)
+
+
+def test_a_validation_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    data = _memory_data(12)
+
+    def loss(model: StepModel, x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return model(x).square().mean() * (1.0 if model.training else float("nan"))
+
+    with pytest.raises(ModelError, match="the validation loss became nan"):
+        fit(_model(data), data, TrainingSection(), folder=tmp_path, loss=loss, progress=False)
 
 
 def test_weights_take_steps_out_of_the_loss() -> None:
@@ -350,6 +442,19 @@ def test_npz_files(tmp_path: Path) -> None:
         ('output_names = ["a/position"]', 'output_names = ["a", "b"]', r"output_names: found 2, expected 1"),
         ('path = "data.npz"', 'path = "other.npz"', "other.npz: no such data file"),
         ("[task]", "[task", "not valid TOML"),
+        ("epochs = 3", "gradient_clip = inf", r"\[training\] gradient_clip: found inf"),
+        ("sample_rate_hz = 100", "sample_rate_hz = inf", r"\[export\] sample_rate_hz: found inf"),
+        ("epochs = 3", 'quantize = "int8"', r"\[training\] quantize: found no weight matrix of at least"),
+        ("hidden_dim = 16", "architecture = { input_dim = 3 }", "no input_dim: the data have it"),
+        ('"a/position", "b/position"', '"a", "a"', r"\[export\] input_names: found \['a', 'a'\], expected different"),
+        ('"a/position", "b/position"', '"", "a"', r"\[export\] input_names: found \['', 'a'\]"),
+        ("[export]", '[output]\nvariant = "portable"\nquantize = "int8"\n[export]', "no standard operator reads int8"),
+        (
+            "[export]",
+            '[constraints]\nguard = "g"\n[export]',
+            r"\[constraints\]: method: found None, expected one of pen",
+        ),
+        ("[export]", '[constraints]\nmethod = "projection"\nweight = 1\n[export]', r"\[constraints\]: weight: unknown"),
     ],
 )
 def test_configuration_errors_name_section_and_key(old: str, new: str, match: str, tmp_path: Path) -> None:
@@ -511,6 +616,79 @@ def test_command_line_errors(
     assert not (tmp_path / "y.onnx").exists()
 
 
+def test_places_that_cannot_be_written_are_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for output, match in (
+        ('bundle = "data.npz/m.onnx"', "[output] bundle: "),
+        ('bundle = "folder"', "[output] bundle: "),
+        ('folder = "data.npz"', "[output] folder: "),
+    ):
+        config = _project(tmp_path, TRAIN_TOML + f"[output]\n{output}\n")
+        before = sorted(tmp_path.rglob("*"))
+        assert _main(monkeypatch, "train", str(config), "--no-progress") == 2
+        assert match in capsys.readouterr().err.replace("\n", "")
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_full_disk_leaves_no_half_file(
+    moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both states of the trainer, checkpoint, picture, table: the first write that fails ends it, in one line."""
+    config = _project(tmp_path, TRAIN_TOML.replace("epochs = 3", "epochs = 1"))
+    names = ("best.ckpt", "last.ckpt", "model.safetensors", "learning_curve.png", "learning_curve.csv")
+    rename, move = Path.replace, shutil.move
+
+    def full(target: object) -> None:
+        if Path(str(target)).name == names[moment]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    def replace(self: Path, target: Path) -> Path:
+        full(target)
+        return rename(self, target)
+
+    def moved(source: str, target: str, *args: Any) -> object:
+        full(target)
+        return move(source, target, *args)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(shutil, "move", moved)
+    assert _main(monkeypatch, "train", str(config), "--no-progress") == 2
+    error = capsys.readouterr().err.replace("\n", "")
+    assert names[moment] in error
+    assert "No space left" in error
+    assert {path.name for path in tmp_path.rglob("*.*")} == {"data.npz", "train.toml", *names[:moment]}
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, step, calls = _project(tmp_path), WindowTrainee.training_step, 0
+
+    def pressed(self: WindowTrainee, batch: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(WindowTrainee, "training_step", pressed)
+    assert _main(monkeypatch, "train", str(config), "--no-progress") == 130
+    assert "--resume continues" in capsys.readouterr().err
+    assert not (tmp_path / "model.onnx").exists()
+    assert _main(monkeypatch, "train", str(config), "--no-progress", "--resume") == 0
+
+
+@pytest.mark.parametrize("section", ["[constraints]\nmethod = 'penalty'\nguard = 'g'", "[export]\nsample_rate_hz = 1"])
+def test_the_arm_refuses_what_it_would_not_heed(section: str, tmp_path: Path) -> None:
+    (tmp_path / "train.toml").write_text(f'[task]\nname = "arm"\n{section}\n')
+    config = load_train_config(tmp_path / "train.toml")
+    with pytest.raises(ConfigError, match=re.escape(section.splitlines()[0])):
+        load_task(config)(config.data, config, resume=False, progress=False)
+
+
 def test_checkpoints_rebuild_the_model(smooth: StepModel, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -523,6 +701,13 @@ def test_checkpoints_rebuild_the_model(smooth: StepModel, tmp_path: Path) -> Non
     assert torch.equal(loaded.model.eval()(x), smooth(x))
     assert loaded.spec == spec
     assert loaded.training == {"seed": 1}
+    mode = (tmp_path / "m.safetensors").stat().st_mode & 0o777
+    (tmp_path / "plain").write_bytes(b"")
+    assert mode == (tmp_path / "plain").stat().st_mode & 0o777  # as readable as any other file
+    smooth.input_mean[0] = float("nan")
+    Checkpoint(smooth, spec, {}).save(tmp_path / "nan.safetensors")
+    with pytest.raises(BundleError, match="input_mean holds NaN or Inf"):
+        Checkpoint.load(tmp_path / "nan.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(BundleError, match="expected a checkpoint of kizzasi-export"):
         Checkpoint.load(tmp_path / "foreign.safetensors")

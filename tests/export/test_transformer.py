@@ -148,7 +148,7 @@ def test_default_sizes(hidden: int, head: int, inner: int) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"hidden_dim": 5}, "head_dim = 1, expected an even divisor of hidden_dim = 5"),
+        ({"hidden_dim": 5}, "hidden_dim = 5, expected an even number"),
         ({"head_dim": 12}, "head_dim = 12"),
         ({"head_dim": 0}, "head_dim = 0"),
         ({"ffn": "relu"}, "ffn = 'relu'"),

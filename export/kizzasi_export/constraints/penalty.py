@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from kizzasi_edge.errors import ConfigError
@@ -110,6 +110,15 @@ class LagrangianRelaxation(nn.Module):
         """violations by rule → scalar; in training, one step of dual ascent as well."""
         mean = torch.stack([F.relu(violations[name]).mean() for name in self.names])  # [rules]
         if self.training and torch.is_grad_enabled():
-            rise = self.rate * (mean.detach() - self.tolerance)
+            rise = self.rate * (_over_processes(mean.detach()) - self.tolerance)
             self.multipliers.add_(rise).clamp_(0.0, self.largest)
         return (self.multipliers.to(mean.dtype) * mean).sum()
+
+
+def _over_processes(mean: Tensor) -> Tensor:
+    """Its mean over the processes that train together, so that all have the same multipliers."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return mean
+    total = mean.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

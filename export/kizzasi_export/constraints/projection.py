@@ -123,7 +123,7 @@ def _slopes(q: NDArray[np.int64], bits: NDArray[np.uint8], guard: Guardrails) ->
 
 
 class ProjectionLoss(nn.Module):
-    """task(projected) + distance · mean((proposal − projected)²) / scale².
+    """task(projected) + distance · mean((proposal − projected)²) / scale², the mean over the steps that weigh.
 
     Args:
         projection: the guard as a layer.
@@ -144,9 +144,20 @@ class ProjectionLoss(nn.Module):
         self.projection, self.distance = projection, distance
 
     def forward(
-        self, task: Callable[[Tensor], Tensor], y: Tensor, start: Tensor, before: Tensor, scale: Tensor
+        self,
+        task: Callable[[Tensor], Tensor],
+        y: Tensor,
+        start: Tensor,
+        before: Tensor,
+        scale: Tensor,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """task: admitted [B, T, out] → scalar; y [B, T, out] proposals; scale [out] SI units → scalar."""
+        """task: admitted [B, T, out] → scalar; y [B, T, out] proposals; scale [out] SI units → scalar.
+
+        weight [B, T]: steps of weight 0 have no distance term; None: all have.
+        """
         admitted, _ = self.projection(y, start, before)
-        gap: Tensor = ((y - admitted) / scale).square().mean()
-        return task(admitted) + self.distance * gap
+        gap = ((y - admitted) / scale).square().mean(-1)  # [B, T]
+        counted = torch.ones_like(gap) if weight is None else (weight > 0).to(gap.dtype)  # [B, T]
+        far: Tensor = (gap * counted).sum() / counted.sum().clamp_min(1)
+        return task(admitted) + self.distance * far

@@ -20,6 +20,16 @@ from kizzasi_edge.joints import command_order
 KINDS = ("position", "velocity", "acceleration")
 
 
+HISTORY = 2
+"""Steps at a sequence's start that the guard's recursion needs before the first one it can judge."""
+
+
+def require_history(steps: int) -> None:
+    """Raise GuardrailError where a sequence has no step that can be judged."""
+    if steps <= HISTORY:
+        raise GuardrailError(f"constraints: found sequences of {steps} steps, expected at least {HISTORY + 1}")
+
+
 class GuardRules(nn.Module):
     """Signed violations of a guard's limits.
 
@@ -68,8 +78,7 @@ class GuardRules(nn.Module):
         Raises:
             GuardrailError: fewer than three steps.
         """
-        if y.shape[1] < 3:
-            raise GuardrailError(f"constraints: found sequences of {y.shape[1]} steps, expected at least 3")
+        require_history(y.shape[1])
         q = y[..., self.columns]  # [B, T, n]
         step = q[:, 1:] - q[:, :-1]  # [B, T-1, n]
         found = {

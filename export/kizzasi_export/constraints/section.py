@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from kizzasi_edge.toml_file import Section
+from kizzasi_edge.errors import ConfigError
+from kizzasi_edge.toml_file import Section, validate
 
 
-class PenaltySection(Section):
+class PenaltySection(Section, allow_inf_nan=False):
     """``method = "penalty"``: see `ConstraintAwareLoss`. `guard` is relative to the train.toml."""
 
     method: Literal["penalty"]
@@ -20,7 +21,7 @@ class PenaltySection(Section):
     sharpness: float = Field(default=20.0, gt=0)
 
 
-class LagrangianSection(Section):
+class LagrangianSection(Section, allow_inf_nan=False):
     """``method = "lagrangian"``: see `LagrangianRelaxation`."""
 
     method: Literal["lagrangian"]
@@ -30,7 +31,7 @@ class LagrangianSection(Section):
     largest: float = Field(default=100.0, gt=0)
 
 
-class ProjectionSection(Section):
+class ProjectionSection(Section, allow_inf_nan=False):
     """``method = "projection"``: see `ProjectionLoss`."""
 
     method: Literal["projection"]
@@ -38,4 +39,20 @@ class ProjectionSection(Section):
     distance: float = Field(default=1.0, gt=0)
 
 
-ConstraintsSection = Annotated[PenaltySection | LagrangianSection | ProjectionSection, Field(discriminator="method")]
+ConstraintsSection = PenaltySection | LagrangianSection | ProjectionSection
+
+_METHODS: dict[str, type[ConstraintsSection]] = {
+    "penalty": PenaltySection, "lagrangian": LagrangianSection, "projection": ProjectionSection
+}  # fmt: skip
+
+
+def constraints_section(values: Any, where: str) -> ConstraintsSection:
+    """The section that its `method` asks for; `where` names file and section in errors.
+
+    Raises:
+        ConfigError: no such method, or keys and values that it does not have.
+    """
+    method = values.get("method") if isinstance(values, dict) else None
+    if not isinstance(method, str) or method not in _METHODS:
+        raise ConfigError(f"{where}: method: found {method!r}, expected one of {', '.join(_METHODS)}")
+    return validate(values, _METHODS[method], where, ConfigError)

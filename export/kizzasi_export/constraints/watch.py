@@ -11,8 +11,9 @@ import torch
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.guardrails import Guardrails
 from kizzasi_export.checkpoint import ExportSpec
-from kizzasi_export.constraints.loss import HISTORY, constrained_loss
+from kizzasi_export.constraints.loss import constrained_loss
 from kizzasi_export.constraints.projection import GuardProjection
+from kizzasi_export.constraints.rules import HISTORY
 from kizzasi_export.constraints.section import ConstraintsSection
 from kizzasi_export.datasets import Streams
 from kizzasi_export.losses import OutputLoss
@@ -60,6 +61,8 @@ class GuardWatch:
         changed = steps = values = 0
         squares = 0.0
         for recording in streams:
+            if len(recording) <= HISTORY:  # nothing in it can be judged
+                continue
             x, y = (torch.from_numpy(v[:2000])[None] for v in (recording.x, recording.y))
             proposed = (y if model is None else model.eval()(x))[:, HISTORY:]
             sent, moved = self.projection(proposed, y[:, 1], y[:, 0])

@@ -54,10 +54,10 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
             with loaded:
-                return {name: loaded[name] for name in loaded.files}
+                return {name: np.asarray(loaded[name]) for name in loaded.files}
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such data file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # zipfile, zlib, tokenize: one for each way a file can be damaged
         raise ConfigError(f"{path}: cannot be read as {path.suffix}: {error}") from None
     if loaded.dtype.names is not None:
         return {name: loaded[name] for name in loaded.dtype.names}

@@ -123,7 +123,9 @@ def episodes(values: NDArray[Any], source: str) -> list[slice]:
     starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
     seen = set()
     for start in starts.tolist():
-        if values[start] in seen or values[start] != values[start]:  # NaN: an empty cell
+        if values[start] != values[start]:  # NaN: an empty cell
+            raise ConfigError(f"{source}: no episode at row {start}, expected a value in every row")
+        if values[start] in seen:
             raise ConfigError(
                 f"{source}: episode {values[start]} begins again at row {start}, expected one run of rows"
             )

@@ -8,6 +8,7 @@ file. Videos and images are not read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from kizzasi_edge.errors import ConfigError
 from kizzasi_export.datasets.clock import RATE_TOLERANCE, Clock
+from kizzasi_export.datasets.columns import require_finite
 from kizzasi_export.datasets.recordings import Part, from_columns, needed
 from kizzasi_export.datasets.section import DataSection
 from kizzasi_export.datasets.tables import read_columns
@@ -42,8 +44,10 @@ def read(folder: Path, section: DataSection, clock: Clock) -> Part:
     for table in tables:
         index = ("length", _EPISODE, _CHUNK, _FILE)
         columns = read_columns(table, set(index), parquet=True)
-        for length, episode, chunk, number in columns.values(columns.find(index)).astype(int).tolist():
-            data = folder / info["data_path"].format(chunk_index=chunk, file_index=number)
+        values = columns.values(columns.find(index))  # [episodes, 4]
+        require_finite(values, index, str(table))
+        for length, episode, chunk, number in values.astype(int).tolist():
+            data = folder / _filled(info["data_path"], chunk, number, path)
             files.setdefault(data, {})[episode] = length
     if not files:
         raise ConfigError(f"{folder}: no episodes in meta/episodes/*/*.parquet")
@@ -53,7 +57,10 @@ def read(folder: Path, section: DataSection, clock: Clock) -> Part:
             raise ConfigError(f"{data}: no such data file, but meta/episodes names it")
         columns = read_columns(data, wanted | {_EPISODE, _FRAME, _TIME}, parquet=True, elements=elements)
         columns.unread = [name for name in info["features"] if name not in elements]
-        time, frame, found = columns.values(columns.find([_TIME, _FRAME, _EPISODE])).T  # [T]
+        counters = (_TIME, _FRAME, _EPISODE)
+        values = columns.values(columns.find(counters))  # [T, 3]
+        require_finite(values, counters, str(data))
+        time, frame, found = values.T  # [T]
         # Stored as float32 and so rounded to either side of where a step of the grid lies.
         regular = frame / info["fps"]
         columns.channels[_TIME] = np.where(np.abs(time - regular) < _ROUNDING_S, regular, time)
@@ -84,7 +91,22 @@ def _info(path: Path) -> dict[str, Any]:
         )
     if missing:
         raise ConfigError(f"{path}: no {', '.join(sorted(missing))}")
+    for key, kind, expected in (
+        ("fps", (int, float), "a number > 0"), ("features", dict, "an object"), ("data_path", str, "a pattern")
+    ):  # fmt: skip
+        if not isinstance(info[key], kind) or (key == "fps" and not 0 < info[key] < math.inf):
+            raise ConfigError(f"{path}: {key}: found {info[key]!r}, expected {expected}")
     return dict(info)
+
+
+def _filled(pattern: str, chunk: int, number: int, path: Path) -> str:
+    """The data file that the pattern of info.json at `path` names."""
+    try:
+        return pattern.format(chunk_index=chunk, file_index=number)
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: data_path: found {pattern!r}, expected {{chunk_index}} and {{file_index}} in it ({error!r})"
+        ) from None
 
 
 def _check_rate(fps: float, clock: Clock, path: Path) -> None:
@@ -101,13 +123,15 @@ def _elements(features: dict[str, Any], wanted: set[str], path: Path) -> dict[st
     for name, feature in features.items():
         if not any(w == name or w.startswith(f"{name}[") for w in wanted):
             continue
+        if not isinstance(feature, dict) or not isinstance(feature.get("shape", []), list):
+            raise ConfigError(f"{path}: feature {name!r}: found {feature!r}, expected an object with dtype and shape")
         kind, shape = feature.get("dtype"), feature.get("shape", [])
         if kind in ("image", "video", "audio", "string") or len(shape) != 1:
             raise ConfigError(f"{path}: feature {name!r} is {kind} {list(shape)}, expected a vector of numbers")
         names = feature.get("names")
         if isinstance(names, dict):  # older datasets group them: {"motors": ["shoulder", …]}
             names = [element for group in names.values() if isinstance(group, list) for element in group]
-        elements[name] = None if names is None else [str(element) for element in names]
+        elements[name] = [str(element) for element in names] if isinstance(names, list) else None
     return elements
 
 

@@ -156,8 +156,10 @@ def _take_all(topics: dict[str, Topic], path: Path) -> None:
                 topic = topics[connection.topic]
                 message = reader.deserialize(raw, connection.msgtype)
                 topic.take(stamp, message, f"{path}, {connection.topic}, message {len(topic.rows)}")
-    except (highlevel.AnyReaderError, KeyError, OSError) as error:
-        raise ConfigError(f"{path}: cannot be read as a rosbag2: {error}") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # the readers' own, and whatever damaged bytes lead them into
+        raise ConfigError(f"{path}: cannot be read as a rosbag2: {str(error)[:300]}") from None
 
 
 def _fields(message: Any) -> str:

@@ -51,5 +51,5 @@ class DataSection(Section):
     recordings: int = Field(default=64, ge=1)
     steps: int = Field(default=512, ge=2)
     seed: int = Field(default=0, ge=0)
-    noise: float = Field(default=0.01, ge=0)
+    noise: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     lag: int = Field(default=16, ge=1)

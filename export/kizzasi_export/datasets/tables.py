@@ -77,6 +77,10 @@ def _array(column: Any, where: str) -> NDArray[Any]:
     lists = column.combine_chunks()
     lengths = library("pyarrow.compute", where).list_value_length(lists).to_numpy(zero_copy_only=False)  # [T]
     if len(odd := np.flatnonzero(lengths != lengths[0])):
-        raise ConfigError(f"{where} has {lengths[odd[0]]} elements at row {odd[0]}, expected {lengths[0]}")
+        raise ConfigError(f"{where} has {_count(lengths[odd[0]])} at row {odd[0]}, expected {_count(lengths[0])}")
     flat: NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)  # [T * k]
     return flat.reshape(len(lists), -1)
+
+
+def _count(elements: float) -> str:
+    return f"{elements:.0f} elements" if elements == elements else "no list"  # NaN: an empty cell

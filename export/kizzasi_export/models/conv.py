@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kizzasi_export.graph import Graph, as_array
 
@@ -27,9 +26,12 @@ class CausalConv1d(nn.Conv1d):
 
     def scan(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, channels], state → ([B, T, channels], state after it)."""
-        window = torch.cat([state, x.transpose(1, 2)], -1)  # [B, channels, taps-1+T]
-        y = F.conv1d(window, self.weight, self.bias, groups=self.channels)  # [B, channels, T]
-        return y.transpose(1, 2), window[..., window.shape[-1] - self.taps + 1 :]
+        steps = x.shape[1]
+        window = torch.cat([state.transpose(1, 2), x], 1)  # [B, taps-1+T, channels]
+        y: Tensor = self.bias
+        for tap, weight in enumerate(self.weight[:, 0].T.contiguous()):  # [channels]; twice as fast as F.conv1d
+            y = torch.addcmul(y, window[:, tap : tap + steps], weight)  # [B, T, channels]
+        return y, window[:, steps:].transpose(1, 2)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, channels], state → ([B, channels], next state)."""

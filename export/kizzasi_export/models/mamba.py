@@ -15,36 +15,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kizzasi_export.graph import CONTRIB, Graph, as_array
+from kizzasi_export.models.backbone import BackboneConfig, BackboneMixer, BackboneNetwork, step_bias
 from kizzasi_export.models.base import State
 from kizzasi_export.models.conv import CausalConv1d
-from kizzasi_export.models.norm import RMSNorm
 from kizzasi_export.models.selective_scan import selective_scan
-from kizzasi_export.models.stack import Branch, Mixer, NetworkConfig, ResidualNetwork, Shared
+from kizzasi_export.models.stack import Shared
 
 
 @dataclass(frozen=True)
-class MambaConfig(NetworkConfig):
+class MambaConfig(BackboneConfig):
     """Sizes of a Mamba network; `dt_rank` None = hidden_dim / 16, rounded up."""
 
-    expand: int = 2
-    conv_dim: int = 4
     dt_rank: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.conv_dim < 2:
-            raise ValueError(f"conv_dim = {self.conv_dim}, expected ≥ 2")
-
-    @property
-    def inner(self) -> int:
-        return self.expand * self.hidden_dim
 
     @property
     def rank(self) -> int:
         return self.dt_rank if self.dt_rank is not None else math.ceil(self.hidden_dim / 16)
 
 
-class MambaMixer(Mixer):
+class MambaMixer(BackboneMixer):
     """One Mamba block without its residual: projection, causal convolution, selective scan, gate, projection.
 
     States of `scan` and `step`: ``conv`` [B, inner, K-1], the last inputs of the convolution, and ``ssm``
@@ -60,10 +49,9 @@ class MambaMixer(Mixer):
         self.conv1d = CausalConv1d(cfg.inner, cfg.conv_dim)
         self.x_proj = nn.Linear(cfg.inner, cfg.rank + 2 * cfg.state_dim, bias=False)  # dt B C
         self.dt_proj = nn.Linear(cfg.rank, cfg.inner)
-        dt = torch.exp(torch.rand(cfg.inner) * math.log(100.0) + math.log(1e-3))  # steps of 1e-3 … 1e-1
         with torch.no_grad():
+            self.dt_proj.bias.copy_(step_bias(cfg.inner))
             self.dt_proj.weight.uniform_(-(cfg.rank**-0.5), cfg.rank**-0.5)
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
         self.A_log = nn.Parameter(torch.arange(1.0, cfg.state_dim + 1).log().repeat(cfg.inner, 1))  # S4D-Real
         self.D = nn.Parameter(torch.ones(cfg.inner))
         self.out_proj = nn.Linear(cfg.inner, cfg.hidden_dim, bias=False)
@@ -154,41 +142,9 @@ class MambaMixer(Mixer):
         return F.softplus(self.dt_proj(dt)), B, C
 
 
-class MambaBlock(nn.Module):
-    """Norm and mixer under the reference's names."""
-
-    def __init__(self, cfg: MambaConfig) -> None:
-        super().__init__()
-        self.norm = RMSNorm(cfg.hidden_dim)
-        self.mixer = MambaMixer(cfg)
-
-
-class MambaBackbone(nn.Module):
-    """The layers and the final norm, under the reference's names."""
-
-    def __init__(self, cfg: MambaConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(MambaBlock(cfg) for _ in range(cfg.num_layers))
-        self.norm_f = RMSNorm(cfg.hidden_dim)
-
-    @property
-    def blocks(self) -> list[MambaBlock]:
-        return [layer for layer in self.layers if isinstance(layer, MambaBlock)]
-
-
-class Mamba(ResidualNetwork):
+class Mamba(BackboneNetwork[MambaMixer]):
     """input_projection → Mamba backbone → output_projection, on normalised values."""
 
     def __init__(self, cfg: MambaConfig) -> None:
-        super().__init__(cfg)
+        super().__init__(cfg, lambda: MambaMixer(cfg))
         self.cfg = cfg
-        self.backbone = MambaBackbone(cfg)
-        for block in self.backbone.blocks:  # keep the residual stream's scale as depth grows (reference init)
-            with torch.no_grad():
-                block.mixer.out_proj.weight /= math.sqrt(cfg.num_layers)
-
-    def branches(self) -> list[Branch]:
-        return [Branch(i, block.norm, block.mixer) for i, block in enumerate(self.backbone.blocks)]
-
-    def final_norm(self) -> RMSNorm:
-        return self.backbone.norm_f

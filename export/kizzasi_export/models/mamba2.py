@@ -16,39 +16,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kizzasi_export.graph import CONTRIB, Graph, as_array
+from kizzasi_export.models.backbone import BackboneConfig, BackboneMixer, BackboneNetwork, step_bias
 from kizzasi_export.models.base import State
 from kizzasi_export.models.conv import CausalConv1d
-from kizzasi_export.models.norm import GatedRMSNorm, RMSNorm
+from kizzasi_export.models.norm import GatedRMSNorm
 from kizzasi_export.models.ssd import ssd_chunked
-from kizzasi_export.models.stack import Branch, Mixer, NetworkConfig, ResidualNetwork, Shared
+from kizzasi_export.models.stack import Shared
 
 
 @dataclass(frozen=True)
-class Mamba2Config(NetworkConfig):
+class Mamba2Config(BackboneConfig):
     """Sizes of a Mamba-2 network; `head_dim` None = the largest power of two ≤ 64 that divides the width."""
 
-    expand: int = 2
-    conv_dim: int = 4
     head_dim: int | None = None
     chunk: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.conv_dim < 2:
-            raise ValueError(f"conv_dim = {self.conv_dim}, expected ≥ 2")
         if self.head < 1 or self.inner % self.head:
             raise ValueError(f"head_dim = {self.head} does not divide expand·hidden_dim = {self.inner}")
-
-    @property
-    def inner(self) -> int:
-        return self.expand * self.hidden_dim
 
     @property
     def head(self) -> int:
         return self.head_dim if self.head_dim is not None else math.gcd(self.inner, 64)
 
 
-class Mamba2Mixer(Mixer):
+class Mamba2Mixer(BackboneMixer):
     """One Mamba-2 block without its residual: projection, causal convolution, SSD, gated norm, projection.
 
     States of `scan` and `step`: ``conv`` [B, inner + 2N, K-1], the last inputs of the convolution, and ``ssm``
@@ -64,8 +57,7 @@ class Mamba2Mixer(Mixer):
         self.channels = cfg.inner + 2 * cfg.state_dim  # x, B and C go through the convolution together
         self.in_proj = nn.Linear(cfg.hidden_dim, 2 * cfg.inner + 2 * self.N + self.H, bias=False)  # z x B C dt
         self.conv1d = CausalConv1d(self.channels, cfg.conv_dim)
-        dt = torch.exp(torch.rand(self.H) * math.log(100.0) + math.log(1e-3))  # steps of 1e-3 … 1e-1
-        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+        self.dt_bias = nn.Parameter(step_bias(self.H))
         self.A_log = nn.Parameter(torch.empty(self.H).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.H))
         self.norm = GatedRMSNorm(cfg.inner)
@@ -171,41 +163,9 @@ class Mamba2Mixer(Mixer):
         return torch.split(projected, [self.inner, self.channels, self.H], -1)
 
 
-class Mamba2Block(nn.Module):
-    """Norm and mixer under the reference's names."""
-
-    def __init__(self, cfg: Mamba2Config) -> None:
-        super().__init__()
-        self.norm = RMSNorm(cfg.hidden_dim)
-        self.mixer = Mamba2Mixer(cfg)
-
-
-class Mamba2Backbone(nn.Module):
-    """The layers and the final norm, under the reference's names."""
-
-    def __init__(self, cfg: Mamba2Config) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Mamba2Block(cfg) for _ in range(cfg.num_layers))
-        self.norm_f = RMSNorm(cfg.hidden_dim)
-
-    @property
-    def blocks(self) -> list[Mamba2Block]:
-        return [layer for layer in self.layers if isinstance(layer, Mamba2Block)]
-
-
-class Mamba2(ResidualNetwork):
+class Mamba2(BackboneNetwork[Mamba2Mixer]):
     """input_projection → Mamba-2 backbone → output_projection, on normalised values."""
 
     def __init__(self, cfg: Mamba2Config) -> None:
-        super().__init__(cfg)
+        super().__init__(cfg, lambda: Mamba2Mixer(cfg))
         self.cfg = cfg
-        self.backbone = Mamba2Backbone(cfg)
-        for block in self.backbone.blocks:  # keep the residual stream's scale as depth grows (reference init)
-            with torch.no_grad():
-                block.mixer.out_proj.weight /= math.sqrt(cfg.num_layers)
-
-    def branches(self) -> list[Branch]:
-        return [Branch(i, block.norm, block.mixer) for i, block in enumerate(self.backbone.blocks)]
-
-    def final_norm(self) -> RMSNorm:
-        return self.backbone.norm_f

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 _SEGMENT = 1 << 19
 """Elements h of one segment: the few arrays of that size that exist at a time stay in a processor's cache."""
@@ -44,13 +44,8 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state
     Returns:
         (y [b, t, d], state [b, n, d] after the last step).
     """
-    lengths, chunk = _segments(x.shape[1], max(1, _SEGMENT // state.numel()))
     A2 = A * math.log2(math.e)  # exp(dt·A) = 2^(dt·A2), and torch's exp2 takes a third of the time of its exp
-    ys = []
-    for parts in zip(*(torch.split(v, lengths, 1) for v in (dt * x, dt, B, C)), strict=True):
-        y, state = _Segment.apply(*parts, A2, state, chunk)  # type: ignore[no-untyped-call]
-        ys.append(y)
-    return torch.cat(ys, 1), state
+    return _Scan.apply(dt * x, dt, B, C, A2, state)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def selective_scan_sequential(
@@ -65,13 +60,14 @@ def selective_scan_sequential(
     return torch.stack(ys, 1), state
 
 
-def _segments(steps: int, most: int) -> tuple[list[int], int]:
-    """Lengths of at most `most` steps that add up to `steps`, each a multiple of the chunk or shorter than it."""
+def _segments(steps: int, most: int) -> tuple[list[slice], int]:
+    """Segments of at most `most` steps that cover `steps`, each a multiple of the chunk or shorter than it."""
     most = min(steps, most)
     chunk = math.isqrt(most) if most >= _SHORT else most  # as many chunks as steps in a chunk: fewest operations
-    rest = steps % (most - most % chunk)
-    lengths = [most - most % chunk] * (steps // (most - most % chunk)) + [rest - rest % chunk, rest % chunk]
-    return [length for length in lengths if length], chunk
+    most -= most % chunk
+    whole = steps - steps % chunk
+    edges = [*range(0, whole, most), *([whole] if whole < steps else []), steps]
+    return [slice(*pair) for pair in pairwise(edges)], chunk
 
 
 def _recur(
@@ -104,55 +100,84 @@ def _recur(
 
 
 def _fold(v: Tensor, chunk: int) -> Tensor:
-    """[b, t, f] → [l, c, b, f]: the steps that are taken together lie together."""
-    b, t, f = v.shape
-    return v.reshape(b, t // chunk, chunk, f).permute(2, 1, 0, 3).contiguous()
+    """[b, t, f] → [l, c, b, f], a view: the steps that are taken together in one row."""
+    return v.unflatten(1, (-1, min(chunk, v.shape[1]))).permute(2, 1, 0, 3)
 
 
-def _unfold(v: Tensor) -> Tensor:
-    """[l, c, b, f] → [b, t, f]."""
-    length, c, b, f = v.shape
-    return v.permute(2, 1, 0, 3).reshape(b, c * length, f)
+def _room(count: int, segments: list[slice], chunk: int, state: Tensor) -> Tensor:
+    """[count, enough] scratch for h of any segment, which all of them overwrite: to get fresh memory from the system
+    takes longer than to compute what is stored in it.
+    """
+    steps = segments[0].stop
+    return state.new_empty(count, (steps + steps // chunk) * state.numel())
 
 
-class _Segment(torch.autograd.Function):
-    """(dt·x, dt, B, C [b, t, ·], A = log2 e·A [n, d], state [b, n, d], chunk) → (y [b, t, d], state after it)."""
+def _shaped(room: Tensor, rows: int, chunks: int, state: Tensor) -> Tensor:
+    """The beginning of [enough] as [rows, chunks, *state.shape]."""
+    return room[: rows * chunks * state.numel()].view(rows, chunks, *state.shape)
+
+
+class _Scan(torch.autograd.Function):
+    """(dt·x, dt, B, C [b, t, ·], A = log2 e·A [n, d], state [b, n, d]) → (y [b, t, d], state after it)."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, u: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, state: Tensor, chunk: int
+        ctx: Any, u: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(u, dt, B, C, A, state)
-        ctx.chunk = min(chunk, u.shape[1])  # type: ignore[attr-defined]
-        u, dt, B, C = (_fold(v, ctx.chunk) for v in (u, dt, B, C))  # type: ignore[attr-defined]
-        _, h = _Segment._states(u, dt, B, A, state)
-        return _unfold((C[..., None, :] @ h[1:]).squeeze(-2)), h[-1, -1].clone()
+        segments, chunk = _segments(u.shape[1], max(1, _SEGMENT // state.numel()))
+        room = _room(2, segments, chunk, state)
+        y, before = torch.empty_like(u), []
+        for segment in segments:
+            before.append(state)
+            *parts, read = (_fold(v[:, segment], chunk).contiguous() for v in (u, dt, B, C))
+            _, h = _states(*parts, A, state, room)
+            _fold(y[:, segment], chunk).copy_((read[..., None, :] @ h[1:]).squeeze(-2))
+            state = h[-1, -1].clone()
+        ctx.save_for_backward(u, dt, B, C, A, *before)
+        ctx.segments, ctx.chunk = segments, chunk
+        return y, state
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
-        *sequences, A, state = ctx.saved_tensors
-        u, dt, B, C, dy = (_fold(v, ctx.chunk) for v in (*sequences, dy))
-        decay, h = _Segment._states(u, dt, B, A, state)
-        g = C[..., None] * dy[..., None, :]  # [l, c, b, n, d], becomes ∂/∂h_t = C_t dy_t + decay_{t+1} ∂/∂h_{t+1}
-        edge = torch.cat([decay[0, 1:], torch.ones_like(decay[0, :1])])  # [c, b, n, d] decay after a chunk's end
-        kept = edge * torch.exp2(dt[1:].sum(0)[..., None, :] * A)  # [c, b, n, d]
-        _recur([edge, *decay.unbind(0)[:0:-1]], g.unbind(0)[::-1], kept, dlast, reverse=True)
-        du = (B[..., None, :] @ g).squeeze(-2)  # [l, c, b, d]
-        dB = (g @ u[..., None]).squeeze(-1)  # [l, c, b, n]
-        dC = (h[1:] @ dy[..., None]).squeeze(-1)  # [l, c, b, n]
-        dstate = decay[0, 0] * g[0, 0]  # [b, n, d]
-        exponent = decay.mul_(h[:-1]).mul_(g)  # [l, c, b, n, d] ∂/∂(ln 2·dt·A)
-        dA = torch.mul(exponent, dt[..., None, :], out=g).sum((0, 1, 2)) * math.log(2.0)  # [n, d]
-        ddt = exponent.mul_(A * math.log(2.0)).sum(-2)  # [l, c, b, d]
-        return *(_unfold(v) for v in (du, ddt, dB, dC)), dA, dstate, None
+    def backward(ctx: Any, dy: Tensor, dstate: Tensor) -> tuple[Tensor, ...]:
+        *sequences, A, first = ctx.saved_tensors[:6]
+        room = _room(3, ctx.segments, ctx.chunk, first)
+        grads, dA = [torch.empty_like(v) for v in sequences], torch.zeros_like(A)
+        for segment, state in zip(ctx.segments[::-1], ctx.saved_tensors[:4:-1], strict=True):
+            parts = (_fold(v[:, segment], ctx.chunk).contiguous() for v in (*sequences, dy))
+            *found, more, dstate = _gradients(*parts, A, state, dstate, room)
+            dA += more
+            for grad, value in zip(grads, found, strict=True):
+                _fold(grad[:, segment], ctx.chunk).copy_(value)
+        return *grads, dA, dstate
 
-    @staticmethod
-    def _states(u: Tensor, dt: Tensor, B: Tensor, A: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """decay [l, c, b, n, d] and h [l+1, c, b, n, d], whose first row holds what each chunk starts from."""
-        decay = (dt[..., None, :] * A).exp2_()
-        h = decay.new_empty(len(decay) + 1, *decay.shape[1:])
-        torch.mul(B[..., None], u[..., None, :], out=h[1:])
-        kept = torch.exp2(dt.sum(0)[..., None, :] * A)  # [c, b, n, d]
-        h[0] = _recur(decay.unbind(0), h[1:].unbind(0), kept, state)
-        return decay, h
+
+def _states(u: Tensor, dt: Tensor, B: Tensor, A: Tensor, state: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """decay [l, c, b, n, d] and h [l+1, c, b, n, d], whose first row holds what each chunk starts from."""
+    rows, chunks = u.shape[:2]
+    decay = torch.mul(dt[..., None, :], A, out=_shaped(room[0], rows, chunks, state)).exp2_()
+    h = _shaped(room[1], rows + 1, chunks, state)
+    torch.mul(B[..., None], u[..., None, :], out=h[1:])
+    kept = torch.exp2(dt.sum(0)[..., None, :] * A)  # [c, b, n, d]
+    h[0] = _recur(decay.unbind(0), h[1:].unbind(0), kept, state)
+    return decay, h
+
+
+def _gradients(
+    u: Tensor, dt: Tensor, B: Tensor, C: Tensor, dy: Tensor, A: Tensor, state: Tensor, dlast: Tensor, room: Tensor
+) -> tuple[Tensor, ...]:
+    """Of one segment, to u, dt, B, C [l, c, b, ·], A [n, d] and the state before it [b, n, d]."""
+    decay, h = _states(u, dt, B, A, state, room)
+    # g becomes ∂/∂h_t = C_t dy_t + decay_{t+1} ∂/∂h_{t+1}
+    g = torch.mul(C[..., None], dy[..., None, :], out=_shaped(room[2], *u.shape[:2], state))  # [l, c, b, n, d]
+    edge = torch.cat([decay[0, 1:], torch.ones_like(decay[0, :1])])  # [c, b, n, d] decay after a chunk's end
+    kept = edge * torch.exp2(dt[1:].sum(0)[..., None, :] * A)  # [c, b, n, d]
+    _recur([edge, *decay.unbind(0)[:0:-1]], g.unbind(0)[::-1], kept, dlast, reverse=True)
+    du = (B[..., None, :] @ g).squeeze(-2)  # [l, c, b, d]
+    dB = (g @ u[..., None]).squeeze(-1)  # [l, c, b, n]
+    dC = (h[1:] @ dy[..., None]).squeeze(-1)  # [l, c, b, n]
+    dstate = decay[0, 0] * g[0, 0]  # [b, n, d]
+    exponent = decay.mul_(h[:-1]).mul_(g)  # [l, c, b, n, d] ∂/∂(ln 2·dt·A)
+    dA = torch.mul(exponent, dt[..., None, :], out=g).sum((0, 1, 2)) * math.log(2.0)  # [n, d]
+    ddt = exponent.mul_(A * math.log(2.0)).sum(-2)  # [l, c, b, d]
+    return du, ddt, dB, dC, dA, dstate

@@ -184,7 +184,7 @@ class ResidualNetwork(nn.Module):
         return graph.linear(normed, "linear", self.output_projection.weight, self.output_projection.bias)
 
     def _enter(self, x: Tensor) -> Tensor:
-        u: Tensor = self.input_projection(x)
+        u: Tensor = self.input_projection(x).to(x.dtype)  # the stream is float32 under autocast too
         entry = self.entry_norm()
         return u if entry is None else entry(u)
 

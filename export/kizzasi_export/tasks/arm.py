@@ -24,7 +24,7 @@ from kizzasi_edge.demo.physics import ASSETS
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.guardrails import Guardrails
 from kizzasi_edge.toml_file import Section, validate
-from kizzasi_export.config import TrainConfig
+from kizzasi_export.config import ExportSection, TrainConfig
 from kizzasi_export.models import Normalizer, StepModel
 from kizzasi_export.models.mamba2 import Mamba2
 from kizzasi_export.tasks import ExportSpec, TaskResult
@@ -72,10 +72,7 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
     """
     place = f"{config.path}: [data]"
     section = validate(data, ArmData, place, ConfigError)
-    if config.finetune is not None:
-        raise ConfigError(
-            f"{config.path}: [finetune]: the arm's rounds start from fresh weights; expected no such section"
-        )
+    _require_own(config)
     guard = Guardrails.load(ASSETS / "arm.guard.toml")
     ticks = round(section.episode_s * guard.rate_hz)
     if not section.expert_share or section.expert_share[0] != 1.0:
@@ -129,6 +126,19 @@ def run(data: dict[str, Any], config: TrainConfig, *, resume: bool, progress: bo
         data={**section.model_dump(), "tracking": found.as_dict()},
         summary={"tracking": found.describe()},
     )
+
+
+def _require_own(config: TrainConfig) -> None:
+    """Raise ConfigError for settings that other tasks have and this one would pass over."""
+    for name, given, why in (
+        ("[finetune]", config.finetune is not None, "the arm's rounds start from fresh weights"),
+        ("[constraints]", config.constraints is not None, "the arm's expert drives under its guard's limits"),
+        ("[export]", config.export != ExportSection(), "the arm's rate and names are its own"),
+        ("[training] loss", config.training.loss is not None, "the arm's loss is on goals"),
+        ("[training] tbptt", config.training.tbptt is not None, "the arm trains on windows"),
+    ):
+        if given:
+            raise ConfigError(f"{config.path}: {name}: {why}; found it, expected none")
 
 
 def make_model(config: TrainConfig, dt: float) -> StepModel:

@@ -103,6 +103,9 @@ def hold_out(streams: Streams, fraction: float, seed: int, window: int) -> tuple
             )
         parts = [[_part(longest, slice(0, steps - tail))], [_part(longest, slice(steps - tail, steps))]]
     fitted, validating = (_with(streams, part) for part in parts)
+    for name, part in (("training", fitted), ("validation", validating)):
+        if not any(r.weight is None or bool((r.weight > 0).any()) for r in part):
+            raise ConfigError(f"{part.recordings[0].source}: no {name} step has a weight above 0, expected some")
     return fitted, validating
 
 
@@ -142,10 +145,7 @@ def _targets(streams: Streams, differences: bool = False) -> Array:
     counted = [
         v if r.weight is None else v[r.weight[len(r) - len(v) :] > 0] for v, r in zip(values, streams, strict=True)
     ]
-    found = np.concatenate(counted)
-    if not len(found):
-        raise ConfigError(f"{streams.recordings[0].source}: no training step has a weight, expected some")
-    return found
+    return np.concatenate(counted)
 
 
 def _target_range(streams: Streams) -> tuple[list[float], list[float]]:
@@ -172,4 +172,6 @@ def _export_spec(config: TrainConfig, streams: Streams) -> ExportSpec:
                 raise ConfigError(
                     f"{config.path}: [export] {side}_{what}: found {len(values)}, expected {dim} as in the data"
                 )
+            if what == "names" and (len(set(values)) < dim or "" in values):
+                raise ConfigError(f"{config.path}: [export] {side}_{what}: found {values}, expected different names")
     return ExportSpec(**found)
