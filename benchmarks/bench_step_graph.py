@@ -122,13 +122,20 @@ def contenders(kind: str, hidden: int, layers: int, folder: Path) -> dict[str, C
     names = {"input_names": [f"in{i}" for i in range(INPUTS)], "output_names": [f"out{i}" for i in range(OUTPUTS)]}
     f32 = export_step(model, folder / "f32.onnx", sample_rate_hz=500.0, **names)
     bundles = {"f32": f32}
-    try:  # untrained weights quantise badly; what is timed does not depend on it
-        bundles["int8"] = export_step(
+    makers = {
+        # Untrained weights quantise badly; what is timed does not depend on it.
+        "int8": lambda: export_step(
             model, folder / "int8.onnx", sample_rate_hz=500.0, quantize="int8", bound=10.0, **names
-        )
-        bundles["dynamo"] = dynamo_bundle(model, f32, folder / "dynamo.onnx")
-    except Exception as error:
-        print(f"  {kind} {hidden}/{layers}: left out: {type(error).__name__}: {str(error)[:120]}")
+        ),
+        "dynamo": lambda: dynamo_bundle(model, f32, folder / "dynamo.onnx"),
+    }
+    for name, maker in makers.items():
+        try:
+            bundles[name] = maker()
+        except Exception as error:  # torch.onnx and onnxruntime fail with whatever they like
+            print(
+                f"  {kind} {hidden}/{layers}: no {name}: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
+            )
     x = np.random.default_rng(0).standard_normal((64, INPUTS)).astype(np.float32)
     calls: dict[str, Call] = {}
     outputs = {}

@@ -60,7 +60,7 @@ def verify(path: Path, *, checkpoint: Path | None = None, bound: float | None = 
 
     Raises:
         BundleError: the file cannot be opened, its graph breaks the rules of its variant, or the checkpoint
-            is of other dimensions.
+            is of another kind or of other dimensions.
     """
     bundle = Bundle.open(path)  # checks sizes, digest and manifest
     _check_graph(bundle)
@@ -132,8 +132,8 @@ def _emitted_right(bundle: Bundle) -> bool:
 
 def _model(bundle: Bundle, checkpoint: Path) -> StepModel:
     model = Checkpoint.load(checkpoint).model.float().eval()
-    for side in ("input_dim", "output_dim"):
-        found, expected = getattr(model, side), getattr(bundle.manifest, side)
+    for side in ("kind", "input_dim", "output_dim"):
+        found, expected = model.config[side], getattr(bundle.manifest, side)
         if found != expected:
             raise BundleError(f"{checkpoint}: {side} is {found}, {bundle.path} has {expected}")
     return model

@@ -12,6 +12,7 @@ import torch
 from kizzasi_edge import Predictor
 from kizzasi_export import KINDS, StepModel, build_model, export_step, parity
 from kizzasi_export.models import Normalizer, State
+from kizzasi_export.verify import verify
 
 SIZES: dict[str, Any] = {"input_dim": 4, "output_dim": 2, "hidden_dim": 32, "state_dim": 8, "num_layers": 2}
 NAMES: dict[str, Any] = {
@@ -202,6 +203,7 @@ def test_parity(kind: str, variant: Any, batch: bool, tmp_path: Path) -> None:
     found = bundle.manifest.parity
     assert found.steps >= 1000
     assert found.relative_error <= found.bound == 1e-5
+    assert verify(tmp_path / "m.onnx").passed
     x = parity.excitation(model, 200, 3 if batch else 1, seed=5)  # again, on other inputs
     y, expected = parity.run_bundle(bundle, x)["y"], parity.run_torch(model, x)["y"]
     assert expected.std((0, 1)).min() > 1e-2

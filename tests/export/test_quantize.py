@@ -261,6 +261,10 @@ def test_verify_refuses_another_model_and_false_figures(
         other.network.output_projection.bias += 1.0
     Checkpoint(other, ExportSpec(**NAMES), {}).save(tmp_path / "other.safetensors")
     assert not verify(files["int8"].path, checkpoint=tmp_path / "other.safetensors").passed
+    stranger = build_model("s4d", input_dim=model.input_dim, output_dim=model.output_dim)
+    Checkpoint(stranger, ExportSpec(**NAMES), {}).save(tmp_path / "stranger.safetensors")
+    with pytest.raises(BundleError, match=r"kind is s4d, .* has mamba2"):
+        verify(files["int8"].path, checkpoint=tmp_path / "stranger.safetensors")
     manifest = files["int8"].manifest
     assert manifest.quantization is not None
     worse = manifest.quantization.model_copy(update={"free_run_error": 1.0})

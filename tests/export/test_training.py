@@ -177,10 +177,10 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, monkeypatch: pytest
     together.mkdir()
     command = [str(script), str(together), "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=200, env=environment)
-    assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "1"])
-    runpy.run_path(str(script))
+    with subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, env=environment) as pair:
+        monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "1"])
+        runpy.run_path(str(script))  # meanwhile
+        assert pair.wait(200) == 0, pair.stderr and pair.stderr.read()
     alone = json.loads((tmp_path / "rank0.json").read_text())
     for rank in (json.loads((together / f"rank{number}.json").read_text()) for number in (0, 1)):
         for (history, best, weights), (history_alone, best_alone, weights_alone) in zip(rank, alone, strict=True):

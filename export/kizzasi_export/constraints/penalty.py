@@ -81,7 +81,8 @@ class LagrangianRelaxation(nn.Module):
         violation = mean(max(g, 0))      λ ← clip(λ + rate · (violation − tolerance), 0, largest)
 
     (Bertsekas 1982, ch. 2: dual subgradient ascent). The multipliers are buffers: checkpoints hold them. They move once
-    for each call in training mode with gradients enabled, and never in validation.
+    for each call in training mode with gradients enabled. In validation every rule weighs 1, so that epochs, whose
+    multipliers differ, can be compared.
 
     Args:
         names: the rules.
@@ -112,7 +113,7 @@ class LagrangianRelaxation(nn.Module):
         if self.training and torch.is_grad_enabled():
             rise = self.rate * (_over_processes(mean.detach()) - self.tolerance)
             self.multipliers.add_(rise).clamp_(0.0, self.largest)
-        return (self.multipliers.to(mean.dtype) * mean).sum()
+        return (self.multipliers.to(mean.dtype) * mean).sum() if self.training else mean.sum()
 
 
 def _over_processes(mean: Tensor) -> Tensor:

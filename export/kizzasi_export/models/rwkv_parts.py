@@ -29,9 +29,9 @@ GROUP_NORM_EPS = 64e-5
 
 @dataclass(frozen=True)
 class RWKVHeadsConfig(NetworkConfig):
-    """Sizes of an RWKV with heads; `head_dim` None = the largest power of two ≤ 64 that divides the width.
+    """Sizes of an RWKV with heads; `head_dim` None = the largest power of two ≤ 64 that divides the width, if ≥ 4.
 
-    `state_dim` plays no part: a head's state is head_dim × head_dim.
+    Otherwise there is one head: a norm over two channels is nearly their sign. `state_dim` plays no part: a head's state is head_dim × head_dim.
     """
 
     head_dim: int | None = None
@@ -43,7 +43,8 @@ class RWKVHeadsConfig(NetworkConfig):
 
     @property
     def head(self) -> int:
-        return self.head_dim if self.head_dim is not None else math.gcd(self.hidden_dim, 64)
+        largest = math.gcd(self.hidden_dim, 64)
+        return self.head_dim or (largest if largest >= 4 else self.hidden_dim)
 
 
 def depth(layer: int, layers: int) -> tuple[float, float]:

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_SEGMENT = 1 << 19
-"""Elements h of one segment: the few arrays of that size that exist at a time stay in a processor's cache."""
+_SEGMENT = 1 << 21
+"""Elements h of one segment: the few arrays of that size that exist at a time stay in a processor's last cache."""
 
 _SHORT = 64
 """Steps below which one recurrence costs less than two."""
@@ -101,7 +101,9 @@ def _recur(
 
 def _fold(v: Tensor, chunk: int) -> Tensor:
     """[b, t, f] → [l, c, b, f], a view: the steps that are taken together in one row."""
-    return v.unflatten(1, (-1, min(chunk, v.shape[1]))).permute(2, 1, 0, 3)
+    b, t, f = v.shape
+    chunk = min(chunk, t)
+    return v.view(b, t // chunk, chunk, f).permute(2, 1, 0, 3)
 
 
 def _room(count: int, segments: list[slice], chunk: int, state: Tensor) -> Tensor:
@@ -129,9 +131,9 @@ class _Scan(torch.autograd.Function):
         y, before = torch.empty_like(u), []
         for segment in segments:
             before.append(state)
-            *parts, read = (_fold(v[:, segment], chunk).contiguous() for v in (u, dt, B, C))
-            _, h = _states(*parts, A, state, room)
-            _fold(y[:, segment], chunk).copy_((read[..., None, :] @ h[1:]).squeeze(-2))
+            parts = [_fold(v[:, segment], chunk).contiguous() for v in (u, dt, B, C)]
+            _, h = _states(A, state, room, *parts[:3])
+            _fold(y[:, segment], chunk).copy_((parts[3][..., None, :] @ h[1:]).squeeze(-2))
             state = h[-1, -1].clone()
         ctx.save_for_backward(u, dt, B, C, A, *before)
         ctx.segments, ctx.chunk = segments, chunk
@@ -144,15 +146,15 @@ class _Scan(torch.autograd.Function):
         room = _room(3, ctx.segments, ctx.chunk, first)
         grads, dA = [torch.empty_like(v) for v in sequences], torch.zeros_like(A)
         for segment, state in zip(ctx.segments[::-1], ctx.saved_tensors[:4:-1], strict=True):
-            parts = (_fold(v[:, segment], ctx.chunk).contiguous() for v in (*sequences, dy))
-            *found, more, dstate = _gradients(*parts, A, state, dstate, room)
+            parts = [_fold(v[:, segment], ctx.chunk).contiguous() for v in (*sequences, dy)]
+            *found, more, dstate = _gradients(A, state, dstate, room, *parts)
             dA += more
             for grad, value in zip(grads, found, strict=True):
                 _fold(grad[:, segment], ctx.chunk).copy_(value)
         return *grads, dA, dstate
 
 
-def _states(u: Tensor, dt: Tensor, B: Tensor, A: Tensor, state: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+def _states(A: Tensor, state: Tensor, room: Tensor, u: Tensor, dt: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """decay [l, c, b, n, d] and h [l+1, c, b, n, d], whose first row holds what each chunk starts from."""
     rows, chunks = u.shape[:2]
     decay = torch.mul(dt[..., None, :], A, out=_shaped(room[0], rows, chunks, state)).exp2_()
@@ -164,12 +166,12 @@ def _states(u: Tensor, dt: Tensor, B: Tensor, A: Tensor, state: Tensor, room: Te
 
 
 def _gradients(
-    u: Tensor, dt: Tensor, B: Tensor, C: Tensor, dy: Tensor, A: Tensor, state: Tensor, dlast: Tensor, room: Tensor
+    A: Tensor, state: Tensor, dlast: Tensor, room: Tensor, u: Tensor, dt: Tensor, B: Tensor, C: Tensor, dy: Tensor
 ) -> tuple[Tensor, ...]:
     """Of one segment, to u, dt, B, C [l, c, b, ·], A [n, d] and the state before it [b, n, d]."""
-    decay, h = _states(u, dt, B, A, state, room)
+    decay, h = _states(A, state, room, u, dt, B)
     # g becomes ∂/∂h_t = C_t dy_t + decay_{t+1} ∂/∂h_{t+1}
-    g = torch.mul(C[..., None], dy[..., None, :], out=_shaped(room[2], *u.shape[:2], state))  # [l, c, b, n, d]
+    g = torch.mul(C[..., None], dy[..., None, :], out=_shaped(room[2], len(u), u.shape[1], state))  # [l, c, b, n, d]
     edge = torch.cat([decay[0, 1:], torch.ones_like(decay[0, :1])])  # [c, b, n, d] decay after a chunk's end
     kept = edge * torch.exp2(dt[1:].sum(0)[..., None, :] * A)  # [c, b, n, d]
     _recur([edge, *decay.unbind(0)[:0:-1]], g.unbind(0)[::-1], kept, dlast, reverse=True)

@@ -257,5 +257,5 @@ class Transformer(ResidualNetwork):
         own = g.op("Mod", [at, g.indices(window)])  # [B, 1, 1, 1]
         slot = g.op("Equal", [g.const("slots_column", slots[:, None]), own])  # [B, 1, W, 1]
         seen = g.op("LessOrEqual", [g.const("slots_row", slots), at])  # [B, 1, 1, W]
-        zero, shut = (g.const(name, np.array([v], np.float32)) for name, v in (("zero", 0.0), ("shut", -np.inf)))
+        zero, shut = (g.const(name, np.array([v], np.float32)) for name, v in (("zero", 0.0), ("shut", -1e38)))
         return {"cos": cos, "sin": sin, "slot": slot, "mask": g.op("Where", [seen, zero, shut])}
