@@ -29,9 +29,10 @@ GROUP_NORM_EPS = 64e-5
 
 @dataclass(frozen=True)
 class RWKVHeadsConfig(NetworkConfig):
-    """Sizes of an RWKV with heads; `head_dim` None = the largest power of two ≤ 64 that divides the width, if ≥ 4.
+    """Sizes of an RWKV with heads; `head_dim` None = the largest power of two ≤ 64 that divides the width.
 
-    Otherwise there is one head: a norm over two channels is nearly their sign. `state_dim` plays no part: a head's state is head_dim × head_dim.
+    Where that is below 4 there is one head instead: a norm over two channels is nearly their sign. `state_dim` plays
+    no part: a head's state is head_dim × head_dim.
     """
 
     head_dim: int | None = None
