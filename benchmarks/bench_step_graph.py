@@ -143,8 +143,9 @@ def contenders(kind: str, hidden: int, layers: int, folder: Path) -> dict[str, C
         engine = OrtEngine(bundle)
         outputs[name] = np.array([replay(engine, row) for row in x])
         calls[f"{kind} {name}"] = engine_step(engine)
-    if "dynamo" in outputs:  # the same function, or the comparison means nothing
-        np.testing.assert_allclose(outputs["dynamo"], outputs["f32"], atol=1e-3, err_msg=kind)
+    if "dynamo" in outputs and not np.allclose(outputs["dynamo"], outputs["f32"], atol=1e-3):
+        del calls[f"{kind} dynamo"]  # only the same function can be compared
+        print(f"  {kind} {hidden}/{layers}: no dynamo: its graph computes something else than the torch step")
     calls[f"{kind} floor"] = floor_calls(gemv_shapes(memoryview(f32.bytes)))["f32"]
     return calls
 
