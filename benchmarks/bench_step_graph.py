@@ -17,18 +17,18 @@ Exit code 1 if a requirement below is not met (those whose contenders did not ru
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
 import sys
 import tempfile
 import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import io
 
 import numpy as np
 import onnx
@@ -131,7 +131,8 @@ def contenders(kind: str, hidden: int, layers: int, folder: Path) -> dict[str, C
     }
     for name, maker in makers.items():
         try:
-            bundles[name] = maker()
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # torch.onnx prints what it tries
+                bundles[name] = maker()
         except Exception as error:  # torch.onnx and onnxruntime fail with whatever they like
             print(
                 f"  {kind} {hidden}/{layers}: no {name}: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
