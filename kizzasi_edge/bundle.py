@@ -27,6 +27,7 @@ from kizzasi_edge.onnx_wire import (
     metadata_message,
     string_entry,
 )
+from kizzasi_edge.written import write_file
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -295,7 +296,7 @@ class Bundle:
 
 
 def write_bundle(path: str | os.PathLike[str], core: bytes, manifest: Manifest) -> Bundle:
-    """Writes graph and manifest as one file by temporary file, fsync, rename: readers see the old or the new.
+    """Writes graph and manifest as one file, by `write_file`.
 
     Args:
         core: a serialised ModelProto without a manifest.
@@ -311,21 +312,7 @@ def write_bundle(path: str | os.PathLike[str], core: bytes, manifest: Manifest) 
     )
     data = core + metadata_message(MANIFEST_KEY, text)
     checked = _check(path, data)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_file(path, data)
     return Bundle(path, checked)
 
 

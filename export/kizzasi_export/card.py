@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kizzasi_edge.bundle import Bundle, Manifest, Signal
-from kizzasi_export.written import write_file
+from kizzasi_edge.written import write_file
 
 _PRECISION = {
     "f32": "float32",
@@ -68,13 +68,8 @@ def write_card(model: Path, out: Path | None = None) -> Path:
     """
     text = card(Bundle.open(model))
     out = model.with_suffix(".md") if out is None else out
-    write_text(out, text)
+    write_file(out, text.encode())
     return out
-
-
-def write_text(path: Path, text: str) -> None:
-    """UTF-8, by `write_file`, which says where that fails."""
-    write_file(path, text.encode())
 
 
 def _front_matter(manifest: Manifest) -> str:

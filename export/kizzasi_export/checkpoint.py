@@ -13,11 +13,11 @@ from safetensors.torch import save as serialize
 
 from kizzasi_edge.bundle import Bundle
 from kizzasi_edge.errors import BundleError
+from kizzasi_edge.written import make_folder, write_file
 from kizzasi_export.blocks import Quantization
 from kizzasi_export.export import export_step
 from kizzasi_export.graph import Variant
 from kizzasi_export.models import StepModel, build_model
-from kizzasi_export.written import make_folder, write_file
 
 _KEY = "kizzasi.checkpoint"
 _SCHEMA = 1

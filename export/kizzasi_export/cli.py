@@ -17,8 +17,9 @@ from rich.table import Table
 
 from kizzasi_edge.bundle import Bundle
 from kizzasi_edge.errors import ConfigError, KizzasiError
+from kizzasi_edge.written import make_folder, write_file
 from kizzasi_export.blocks import Quantization
-from kizzasi_export.card import write_card, write_text
+from kizzasi_export.card import write_card
 from kizzasi_export.checkpoint import Checkpoint
 from kizzasi_export.config import TrainConfig, load_train_config
 from kizzasi_export.losses import MEASURE
@@ -27,7 +28,6 @@ from kizzasi_export.quantize import BOUND, FREE_RUN_FACTOR
 from kizzasi_export.tasks import TaskResult, load_task
 from kizzasi_export.train import leads
 from kizzasi_export.verify import verify as verify_file
-from kizzasi_export.written import make_folder
 
 app = typer.Typer(
     help="Train sequence models and export them as single-step ONNX bundles.",
@@ -121,7 +121,7 @@ def verify(
     """Check a bundle's structure and replay its stored vector; exit code 1 if it fails."""
     report = verify_file(model, checkpoint=checkpoint, bound=bound)
     if json_path is not None:
-        write_text(json_path, json.dumps(report.as_dict(), indent=2) + "\n")
+        write_file(json_path, (json.dumps(report.as_dict(), indent=2) + "\n").encode())
     _show(f"{model}: {'passed' if report.passed else 'FAILED'}", {k: str(v) for k, v in report.as_dict().items()})
     if not report.passed:
         raise typer.Exit(1)

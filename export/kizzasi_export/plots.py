@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from kizzasi_export.written import make_folder, write_file
+from kizzasi_edge.written import make_folder, write_file
 
 
 def learning_curve(

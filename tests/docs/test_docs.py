@@ -85,7 +85,7 @@ def train(tmp_path: Path) -> None:
 
 
 def example(name: str) -> Callable[[Path], None]:
-    """tests/export/test_training.py trains every example through the command line; here its file is checked."""
+    """tests/export/test_train_cli.py trains every example through the command line; here its file is checked."""
     from kizzasi_export.config import load_train_config
 
     return lambda _: [load_train_config(ROOT / "examples/train" / name), None][1]

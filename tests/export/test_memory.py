@@ -18,7 +18,7 @@ LAG, EARLY = 256, 8
 TIME_INVARIANT = ("s4", "s4d", "s5")
 SELECTIVE = ((16, 150), (64, 80), (LAG + EARLY, 40))
 """(steps of a sequence, updates): what to keep is learnt on short sequences, to keep it on long ones."""
-PLAIN = ((LAG + EARLY, 200),)
+PLAIN = ((LAG + EARLY, 300),)
 
 
 def recall(batch: int, steps: int, generator: torch.Generator, distracted: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,4 +70,4 @@ def test_it_remembers_what_was_flagged(kind: str) -> None:
     distracted = kind not in TIME_INVARIANT
     assert unexplained(model.eval(), distracted) > 0.5
     train(model.train(), distracted)
-    assert unexplained(model.eval(), distracted) < 0.15
+    assert unexplained(model.eval(), distracted) < 0.1

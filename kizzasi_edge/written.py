@@ -9,7 +9,7 @@ from kizzasi_edge.errors import BundleError
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write and rename; what was there stays where that fails.
+    """Write and rename: readers see the old file or the new; what was there stays where that fails.
 
     Raises:
         BundleError: the file cannot be written.
@@ -21,6 +21,11 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # or a power cut could undo the rename
+        finally:
+            os.close(folder)
     except OSError as error:
         _remove(temporary)
         raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
