@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from graphs import optimised_ops
 
 from kizzasi_edge import Predictor
 from kizzasi_export import KINDS, StepModel, build_model, export_step, parity
+from kizzasi_export.graph import Graph
 from kizzasi_export.models import Normalizer, State
 from kizzasi_export.verify import verify
 
@@ -28,6 +31,19 @@ HEADS: dict[str, dict[str, Any]] = {
         "tokenizer": {"kind": "mulaw", "vocab": 32, "low": [-1.0, -2.0], "high": [1.0, 3.0]},
     },
 }
+
+NODES = {
+    "mamba": 22,
+    "mamba2": 19,
+    "rwkv4": 36,
+    "rwkv6": 46,
+    "rwkv7": 58,
+    "s4": 20,
+    "s4d": 15,
+    "s5": 12,
+    "transformer": 16,
+}
+"""Nodes of a fast layer, norms included: what a step costs at small widths."""
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -246,3 +262,16 @@ def test_snapshot_restore_reset(kind: str, tmp_path: Path) -> None:
     predictor.restore(snapshot)
     assert np.array_equal(np.array([predictor.step(row) for row in x[40:]]), first[40:])
     assert np.isfinite(rollout).all()
+
+
+@every_kind
+@pytest.mark.parametrize("variant", ["fast", "portable"])
+def test_onnxruntime_keeps_the_graph_as_emitted(kind: str, variant: Any, tmp_path: Path) -> None:
+    """Few nodes, and ENABLE_BASIC fuses none into slower ones (a MatMul + Add becomes Reshape, Gemm, Reshape)."""
+    model = make(kind)
+    model.set_normalizer(Normalizer.identity(4, 2))
+    graph = Graph(variant)
+    model.emit(graph)
+    if variant == "fast":
+        assert graph.count("layers.1") == NODES[kind]
+    assert optimised_ops(graph.build(), tmp_path) == Counter(n.op_type for n in graph.nodes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from graphs import optimised_ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -139,13 +141,8 @@ def test_what_is_stored(files: dict[str, Bundle]) -> None:
 
 
 def test_onnxruntime_folds_the_half_floats_at_load(files: dict[str, Bundle], tmp_path: Path) -> None:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(files["f16"].bytes, options, providers=["CPUExecutionProvider"])
-    optimised = sorted(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    assert optimised == sorted(node.op_type for node in onnx.load(files["f32"].path).graph.node)
+    plain = Counter(node.op_type for node in onnx.load(files["f32"].path).graph.node)
+    assert optimised_ops(files["f16"].bytes, tmp_path) == plain
 
 
 @pytest.mark.parametrize("precision", ["int8", "f16"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from kizzasi_export import build_model
-from kizzasi_export.graph import Graph
 from kizzasi_export.models.diagonal import Powers, diagonal_scan, diagonal_scan_sequential, fft_convolve, zoh
 from kizzasi_export.models.s4d import S4DConfig, S4DKernel, SisoMixer
 
@@ -176,21 +173,3 @@ def test_layer_is_the_references_forward() -> None:
 def test_wrong_sizes_are_named(change: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         build_model("s4d", input_dim=1, output_dim=1, **change)
-
-
-@pytest.mark.parametrize(("kind", "nodes"), [("s4", 20), ("s4d", 15), ("s5", 12)])
-def test_onnxruntime_keeps_the_graph_as_emitted(kind: str, nodes: int, tmp_path: Path) -> None:
-    """Few nodes, and none of them wrapped or split by onnxruntime."""
-    import onnxruntime as ort
-
-    model = build_model(kind, input_dim=4, output_dim=2, hidden_dim=32, state_dim=8, num_layers=2).eval()
-    graph = Graph("fast")
-    model.emit(graph)
-    assert graph.count("layers.1") == nodes
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 3
-    ort.InferenceSession(graph.build(), options, providers=["CPUExecutionProvider"])
-    optimised = onnx.load(tmp_path / "optimised.onnx")
-    assert sorted(n.op_type for n in optimised.graph.node) == sorted(n.op_type for n in graph.nodes)
