@@ -45,24 +45,24 @@ void kz_seed(kz_axis *a, int32_t q) {
   a->v = 0;
 }
 
-static int32_t towards_rest(int32_t v, int32_t h) {
-  if (v > h) return v - h;
-  if (v < -h) return v + h;
+int32_t kz_braked(const kz_limit *l, const kz_axis *a) {
+  if (a->v > l->h) return a->v - l->h;
+  if (a->v < -l->h) return a->v + l->h;
   return 0;
 }
 
-static int32_t move(kz_axis *a, int32_t v) {
+int32_t kz_move(kz_axis *a, int32_t v) {
   a->v = v;
   a->q += v;
   return a->q;
 }
 
-int32_t kz_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules) {
-  const int outside = a->q < l->lo || a->q > l->hi;
-  const int32_t w = outside ? max32(l->w / 8, 1) : l->w;
-  const int32_t brake = towards_rest(a->v, l->h);
-  int32_t up, down, acc_up, acc_down, pos_up, pos_down, v;
-  int64_t ask = (int64_t)want - a->q;
+kz_window kz_admissible(const kz_limit *l, const kz_axis *a, uint8_t coast) {
+  const uint8_t recovery = a->q < l->lo || a->q > l->hi ? KZ_RULE_RECOVERY : 0;
+  const int32_t w = recovery ? max32(l->w / 8, 1) : l->w;
+  const int32_t brake = kz_braked(l, a);
+  int32_t acc_up, acc_down, pos_up, pos_down;
+  kz_window k;
 
   /* Braking is admissible by recursion, so no bound may exclude it: where a missed command has used up the room
    * for coasting, the position bound falls back to it. */
@@ -70,25 +70,30 @@ int32_t kz_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uin
   acc_down = l->h > KZ_RAW_MAX + min32(a->v, 0) ? -KZ_RAW_MAX : a->v - l->h;
   pos_up = max32(kz_reach(l->hi - a->q, l->h, coast), brake);
   pos_down = min32(-kz_reach(a->q - l->lo, l->h, coast), brake);
-  up = min32(min32(max32(w, brake), acc_up), pos_up);
-  down = max32(max32(min32(-w, brake), acc_down), pos_down);
+  k.up = min32(min32(max32(w, brake), acc_up), pos_up);
+  k.down = max32(max32(min32(-w, brake), acc_down), pos_down);
+  k.up_rules = k.down_rules = recovery;
+  if (k.up == pos_up) k.up_rules |= KZ_RULE_POSITION;
+  if (k.up == w) k.up_rules |= KZ_RULE_VELOCITY;
+  if (k.up == acc_up) k.up_rules |= KZ_RULE_ACCELERATION;
+  if (k.down == pos_down) k.down_rules |= KZ_RULE_POSITION;
+  if (k.down == -w) k.down_rules |= KZ_RULE_VELOCITY;
+  if (k.down == acc_down) k.down_rules |= KZ_RULE_ACCELERATION;
+  return k;
+}
 
-  if (ask >= down && ask <= up) {
-    v = (int32_t)ask;
-  } else if (ask > up) {
-    v = up;
-    if (up == pos_up) *rules |= KZ_RULE_POSITION;
-    if (up == w) *rules |= KZ_RULE_VELOCITY;
-    if (up == acc_up) *rules |= KZ_RULE_ACCELERATION;
-    if (outside) *rules |= KZ_RULE_RECOVERY;
-  } else {
-    v = down;
-    if (down == pos_down) *rules |= KZ_RULE_POSITION;
-    if (down == -w) *rules |= KZ_RULE_VELOCITY;
-    if (down == acc_down) *rules |= KZ_RULE_ACCELERATION;
-    if (outside) *rules |= KZ_RULE_RECOVERY;
+int32_t kz_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules) {
+  const kz_window k = kz_admissible(l, a, coast);
+  const int64_t ask = (int64_t)want - a->q;
+  if (ask > k.up) {
+    *rules |= k.up_rules;
+    return kz_move(a, k.up);
   }
-  return move(a, v);
+  if (ask < k.down) {
+    *rules |= k.down_rules;
+    return kz_move(a, k.down);
+  }
+  return kz_move(a, (int32_t)ask);
 }
 
 int32_t kz_miss(const kz_limit *l, kz_axis *a, int may_coast) {
@@ -101,5 +106,5 @@ int32_t kz_miss(const kz_limit *l, kz_axis *a, int may_coast) {
       return a->q;
     }
   }
-  return move(a, towards_rest(a->v, l->h));
+  return kz_move(a, kz_braked(l, a));
 }

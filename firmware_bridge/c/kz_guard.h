@@ -60,6 +60,20 @@ int kz_viable(const kz_limit *l, const kz_axis *a);
 /* Put the axis at rest at q (a measured position; it may lie outside the limits). */
 void kz_seed(kz_axis *a, int32_t q);
 
+/* The steps that are admissible from here: every v with down <= v <= up, never empty; and which rules set each end. */
+typedef struct {
+  int32_t down, up;
+  uint8_t down_rules, up_rules;
+} kz_window;
+
+kz_window kz_admissible(const kz_limit *l, const kz_axis *a, uint8_t coast);
+
+/* Take the step v, which must be admissible; returns the new position. */
+int32_t kz_move(kz_axis *a, int32_t v);
+
+/* The step that brakes by h, towards rest. */
+int32_t kz_braked(const kz_limit *l, const kz_axis *a);
+
 /* Move the axis to the admissible position nearest to `want`; returns the new position and adds to *rules what
  * shaped it (nothing if `want` itself was admissible). */
 int32_t kz_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules);

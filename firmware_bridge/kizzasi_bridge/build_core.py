@@ -6,6 +6,7 @@ in place. Declarations come from the headers themselves, so there is no second l
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -17,11 +18,22 @@ PACKAGE = Path("firmware_bridge/kizzasi_bridge")
 C = Path("firmware_bridge/c")
 
 # What Python may call. A new header with plain C declarations is added here, and its source below.
-HEADERS = [C / "kz_guard.h", C / "kz_codes.h", PACKAGE / "guard_glue.h", PACKAGE / "host_glue.h"]
+HEADERS = [
+    C / "kz_guard.h",
+    C / "kz_codes.h",
+    C / "kz_project.h",
+    C / "kz_coupled.h",
+    C / "kz_bones.h",
+    PACKAGE / "guard_glue.h",
+    PACKAGE / "host_glue.h",
+]
 SOURCES = [
     C / "kz_guard.c",
     C / "kz_wire.c",
     C / "kz_node.c",
+    C / "kz_project.c",
+    C / "kz_coupled.c",
+    C / "kz_bones.c",
     PACKAGE / "guard_glue.c",
     PACKAGE / "host_glue.c",
 ]
@@ -60,6 +72,7 @@ def make(prefix: Path = Path()) -> FFI:
         include_dirs=[str(prefix / C), str(prefix / PACKAGE)],
         depends=[str(prefix / h) for h in [*HEADERS, C / "kz_wire.h", C / "kz_node.h", PACKAGE / "host_types.h"]],
         extra_compile_args=CFLAGS,
+        libraries=["m"],
     )
     return ffi
 
@@ -67,6 +80,8 @@ def make(prefix: Path = Path()) -> FFI:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         built = make(ROOT).compile(tmpdir=scratch, verbose=True)
-        shutil.copy2(built, ROOT / PACKAGE / "_kz_core.abi3.so")  # as setuptools names it
+        target = ROOT / PACKAGE / "_kz_core.abi3.so"  # as setuptools names it
+        shutil.copy2(built, f"{target}.new")
+        os.replace(f"{target}.new", target)  # a process that has it loaded keeps its own
 else:
     ffi = make()

@@ -39,14 +39,39 @@ static void emit(const kzh_guard *g, float *out) {
   for (int32_t i = 0; i < g->n; i++) out[i] = (float)(g->axis[i].q * g->quantum[i]);
 }
 
+static void no_rows(kzh_guard *g) {
+  g->rows = g->relaxed = 0;
+  g->quads = g->relaxed_quads = 0;
+}
+
+/* Where joints are coupled, they coast together or brake in proportion. */
+static void stop_coupled(kzh_guard *g, int may_coast) {
+  int32_t v[KZ_MAX_CH];
+  uint8_t quads;
+  for (int32_t i = 0; i < g->n; i++) {
+    const kz_axis next = {g->axis[i].q + g->axis[i].v, g->axis[i].v};
+    v[i] = g->axis[i].v;
+    may_coast = may_coast && (v[i] == 0 || kz_viable(&g->limit[i], &next));
+  }
+  if (may_coast && !kz_coupled_broken(g->coupled, g->axis, v, 0, &quads) && !quads)
+    for (int32_t i = 0; i < g->n; i++) kz_move(&g->axis[i], v[i]);
+  else
+    kz_coupled_brake(g->coupled, g->axis);
+}
+
 static void without_command(kzh_guard *g, int may_coast, uint8_t rule, float *out) {
+  int32_t last[KZ_MAX_CH];
   int braked = 0;
   g->followed = 0;
+  no_rows(g);
+  for (int32_t i = 0; i < g->n; i++) last[i] = g->axis[i].v;
+  if (g->coupled)
+    stop_coupled(g, may_coast);
+  else
+    for (int32_t i = 0; i < g->n; i++) kz_miss(&g->limit[i], &g->axis[i], may_coast);
   for (int32_t i = 0; i < g->n; i++) {
-    const int32_t v = g->axis[i].v;
-    kz_miss(&g->limit[i], &g->axis[i], may_coast);
     g->rules[i] = rule;
-    braked |= g->axis[i].v != v;
+    braked |= g->axis[i].v != last[i];
   }
   g->status = g->latched ? KZH_ESTOP : braked ? KZH_BRAKE : KZH_HOLD;
   g->intervention = INFINITY;
@@ -70,7 +95,8 @@ static int32_t pursue(const kzh_guard *g, int32_t i, int32_t want) {
 }
 
 void kzh_guard_step(kzh_guard *g, const float *command, float *out) {
-  int finite = 1, touched = 0;
+  int32_t want[KZ_MAX_CH], aim[KZ_MAX_CH], took = KZH_PASS;
+  int finite = 1;
   double norm2 = 0;
   for (int32_t i = 0; i < g->n; i++) finite &= isfinite(command[i]) != 0;
   g->bad_run = finite ? 0 : g->bad_run + (g->bad_run < UINT32_MAX);
@@ -80,21 +106,36 @@ void kzh_guard_step(kzh_guard *g, const float *command, float *out) {
     return;
   }
   g->miss_run = 0;
+  no_rows(g);
   for (int32_t i = 0; i < g->n; i++) {
-    const int32_t want = to_quanta(command[i], g->quantum[i]);
-    uint8_t rules = 0;
-    int32_t q = kz_admit(&g->limit[i], &g->axis[i], g->approach ? pursue(g, i, want) : want, (uint8_t)g->miss_budget, &rules);
-    double d = q * g->quantum[i] - command[i];
-    if (q != want && !rules) rules = KZH_RULE_APPROACH;
-    g->rules[i] = rules;
-    g->last_want[i] = want;
-    if (rules) {
-      touched = 1;
-      norm2 += d * d;
-    }
+    want[i] = to_quanta(command[i], g->quantum[i]);
+    aim[i] = g->approach ? pursue(g, i, want[i]) : want[i];
+    g->rules[i] = 0;
+  }
+  if (g->coupled) {
+    took = kz_coupled_admit(g->coupled, g->axis, aim, g->rules);
+    g->rows = g->coupled->active;
+    g->relaxed = g->coupled->relaxed;
+    g->quads = g->coupled->active_quads;
+    g->relaxed_quads = g->coupled->relaxed_quads;
+  } else {
+    for (int32_t i = 0; i < g->n; i++)
+      kz_admit(&g->limit[i], &g->axis[i], aim[i], (uint8_t)g->miss_budget, &g->rules[i]);
+  }
+  for (int32_t i = 0; i < g->n; i++) {
+    const int32_t q = g->axis[i].q;
+    const double d = q * g->quantum[i] - command[i];
+    if (took >= KZH_PROJECTED && q != aim[i])
+      g->rules[i] |= KZH_RULE_COUPLED;
+    else if (q != want[i] && !g->rules[i])
+      g->rules[i] = KZH_RULE_APPROACH;
+    g->last_want[i] = want[i];
+    if (!g->rules[i]) continue;
+    norm2 += d * d;
+    if (took == KZH_PASS) took = KZH_CLAMPED;
   }
   g->followed = 1;
-  g->status = touched ? KZH_CLAMPED : KZH_PASS;
+  g->status = took;
   g->intervention = sqrt(norm2);
   emit(g, out);
 }

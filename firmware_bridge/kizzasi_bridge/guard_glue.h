@@ -3,12 +3,15 @@
 #ifndef KZ_GUARD_GLUE_H
 #define KZ_GUARD_GLUE_H
 
+#include "kz_coupled.h"
 #include "kz_guard.h"
 
-enum { KZH_PASS = 0, KZH_CLAMPED = 1, KZH_BRAKE = 4, KZH_HOLD = 5, KZH_ESTOP = 6 };
+/* The first five are KZ_TOOK_ of kz_coupled.h. */
+enum { KZH_PASS = 0, KZH_CLAMPED = 1, KZH_PROJECTED = 2, KZH_RETRACTED = 3, KZH_BRAKE = 4, KZH_HOLD = 5, KZH_ESTOP = 6 };
 #define KZH_RULE_NON_FINITE 16
 #define KZH_RULE_MISS 32
 #define KZH_RULE_APPROACH 64
+#define KZH_RULE_COUPLED 128
 
 typedef struct {
   kz_limit limit[KZ_MAX_CH];
@@ -21,9 +24,13 @@ typedef struct {
   uint8_t approach; /* how an inadmissible command is pursued: 0 nearest admissible value, 1 without overshooting it */
   uint8_t followed; /* last_want is that of the period before */
   int32_t last_want[KZ_MAX_CH];
+  kz_coupled *coupled; /* rules that couple joints, with the same limits and quanta; or null */
   /* verdict of the last call */
   int32_t status;
   uint8_t rules[KZ_MAX_CH];
+  uint64_t rows;           /* of the coupled rules: those that shaped the command */
+  uint64_t relaxed;        /* and the soft ones given up for it */
+  uint8_t quads, relaxed_quads;
   double intervention; /* Euclidean norm of sent - command [SI]; 0 on PASS, infinite without a usable command */
 } kzh_guard;
 

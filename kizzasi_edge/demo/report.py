@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,23 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kizzasi_edge.errors import MissingExtra
+from kizzasi_edge import page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse}td,th{padding:.2rem .8rem;
-text-align:left;border-bottom:1px solid #ddd}img{max-width:100%}.ok{color:#087a3c;font-weight:600}.bad{color:#b00020;
-font-weight:600}pre{background:#f6f6f6;padding:1rem;overflow-x:auto;font-size:.85rem}"""
-
 
 def write_report(path: Path, result: Mapping[str, Any], data: Mapping[str, Any], guard_text: str) -> None:
     """Write the page. ``data`` holds the arrays that ``demo.arm`` collects. Raises :class:`MissingExtra`."""
-    try:
-        from matplotlib.figure import Figure as _Figure  # noqa: F401  (no pyplot: no global state, no display)
-    except ImportError as exc:
-        raise MissingExtra("the report's plots need matplotlib: pip install 'kizzasi-edge[sim]'") from exc
     violations = {**result["violations"], **{f"sent {name}": n for name, n in result["sent_violations"].items()}}
     clean = not any(violations.values())
     verdict = "no limit was violated" if clean else "limits were VIOLATED"
@@ -57,14 +46,11 @@ def write_report(path: Path, result: Mapping[str, Any], data: Mapping[str, Any],
         ("Step latency and tick jitter", _latency(data)),
     ]
     body = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>kizzasi_edge: arm demo</title>",
-        f"<style>{_STYLE}</style><h1>Arm demo: <span class={'ok' if clean else 'bad'}>{verdict}</span></h1><table>",
+        page.head("kizzasi_edge: arm demo"),
+        f"<h1>Arm demo: <span class={'ok' if clean else 'bad'}>{verdict}</span></h1><table>",
         *(f"<tr><th>{html.escape(name)}<td>{html.escape(text)}" for name, text in rows),
         "</table>",
-        *(
-            f"<h2>{title}</h2><img alt='{title}' src='data:image/png;base64,{_png(figure)}'>"
-            for title, figure in figures
-        ),
+        *(page.section(title, figure) for title, figure in figures),
         f"<h2>What the guard promises</h2><pre>{html.escape(guard_text)}</pre>",
         f"<h2>Result</h2><pre>{html.escape(json.dumps(result, indent=2))}</pre></html>",
     ]
@@ -79,20 +65,8 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
 
 
-def _figure(rows: int, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(11, height * rows), layout="constrained")
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
 def _joints(data: Mapping[str, Any]) -> Figure:
-    figure = _figure(3, 2.3)
+    figure = page.figure(6.9)
     for i, (axes, name) in enumerate(zip(figure.subplots(3, 2, sharex=True).flat, data["joints"], strict=True)):
         axes.plot(data["plant_s"], data["targets"][:, i], color="0.75", lw=0.8, label="target")
         axes.plot(data["plant_s"], data["reference"][:, i], color="tab:orange", lw=0.9, label="expert's reference")
@@ -114,7 +88,7 @@ def _joints(data: Mapping[str, Any]) -> Figure:
 
 
 def _speeds(data: Mapping[str, Any]) -> Figure:
-    figure = _figure(1, 2.6)
+    figure = page.figure(2.6)
     axes = figure.subplots()
     axes.plot(data["plant_s"], data["qvel"], lw=0.7, label=data["joints"])
     limit = float(np.max(data["raw_velocity"]))
@@ -126,7 +100,7 @@ def _speeds(data: Mapping[str, Any]) -> Figure:
 
 
 def _commands(data: Mapping[str, Any]) -> Figure:
-    figure = _figure(2, 2.6)
+    figure = page.figure(5.2)
     top, bottom = figure.subplots(2, 1, sharex=True)
     joint = int(np.argmax(np.nan_to_num(data["change"], posinf=0).sum(axis=0)))
     proposal, sent, time_s = data["proposal"][:, joint], data["sent"][:, joint], data["gateway_s"]
@@ -148,7 +122,7 @@ def _commands(data: Mapping[str, Any]) -> Figure:
 
 
 def _latency(data: Mapping[str, Any]) -> Figure:
-    figure = _figure(2, 2.4)
+    figure = page.figure(4.8)
     axes: dict[str, Any] = figure.subplot_mosaic([["step", "tick"], ["time", "time"]])
     _histogram(axes["step"], data["step_us"], "model step [µs]")
     _histogram(axes["tick"], data["tick_us"], "STATE received → COMMAND written [µs]")

@@ -25,6 +25,7 @@ class CoreGuard:
     __slots__ = (
         "_applied_p",
         "_command_p",
+        "_coupled",
         "_g",
         "_out_p",
         "_position_p",
@@ -38,14 +39,24 @@ class CoreGuard:
     )
 
     def __init__(
-        self, limits: Sequence[LatticeLimits], miss_budget: int, nan_ticks: int, *, approach: bool = False
+        self,
+        limits: Sequence[LatticeLimits],
+        miss_budget: int,
+        nan_ticks: int,
+        *,
+        approach: bool = False,
+        coupled: Any = None,
     ) -> None:
+        """``coupled``: rules that couple these joints, as :func:`~kizzasi_edge.guardrails.coupled.build_coupled` makes
+        them."""
         n = len(limits)
         if not 1 <= n <= MAX_CHANNELS:
             raise GuardrailError(f"a guard has 1 to {MAX_CHANNELS} joints, found {n}")
         self._g: Any = ffi.new("kzh_guard *")
         g = self._g
         g.n, g.miss_budget, g.nan_ticks, g.approach = n, miss_budget, nan_ticks, approach
+        self._coupled = coupled  # C only points to it
+        g.coupled = ffi.NULL if coupled is None else coupled
         for i, limit in enumerate(limits):
             g.limit[i] = (limit.lo, limit.hi, limit.w, limit.h)
             g.quantum[i] = limit.quantum
@@ -98,6 +109,18 @@ class CoreGuard:
     @property
     def rules(self) -> bytes:
         return bytes(self._rules)
+
+    @property
+    def shaped(self) -> int:
+        """A bit for each coupled rule that shaped the last command: the rows, then the quadratics."""
+        g = self._g
+        return 0 if self._coupled is None else g.rows | g.quads << self._coupled.rows
+
+    @property
+    def relaxed(self) -> int:
+        """The same for soft rules that were given up."""
+        g = self._g
+        return 0 if self._coupled is None else g.relaxed | g.relaxed_quads << self._coupled.rows
 
     def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Copies of the last sent positions and steps, in quanta."""

@@ -20,8 +20,9 @@ FLOAT32_SMALLEST = -126
 
 @dataclass(frozen=True, slots=True)
 class JointLimits:
-    """Limits of one joint after margins, in SI units (rad, rad/s, rad/s²; m for prismatic joints).
+    """Limits of one joint after margins, in SI units (rad, rad/s, rad/s², rad/s³, N·m; m, N for prismatic joints).
 
+    Infinite: no such limit; a position guard has range, velocity and acceleration of every joint.
     ``origin`` names, for each kind, the constraint or section it comes from, for verdicts and messages.
     """
 
@@ -32,6 +33,8 @@ class JointLimits:
     acceleration: float
     origin: dict[str, str]
     quantum: float | None = None
+    jerk: float = math.inf
+    effort: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The guard file (``*.guard.toml``): its schema, and the limits of each joint that follow from it."""
+"""The guard file (``*.guard.toml``): its schema. What follows from it: limits.py, coupled_spec.py."""
 
 from __future__ import annotations
 
@@ -9,14 +9,39 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictInt, StrictStr
 
 from kizzasi_edge.errors import GuardrailError
-from kizzasi_edge.guardrails.lattice import JointLimits
-from kizzasi_edge.guardrails.urdf import read_urdf
+from kizzasi_edge.guardrails.limits import joint_limits
 from kizzasi_edge.toml_file import Number, Section, read_toml, validate
 
-PerJoint = Number | list[Number]
+__all__ = ["GuardFile", "joint_limits", "load_spec", "parse_spec", "require_supported"]
 
-LATER_KINDS = ("linear", "quadratic", "jerk", "torque", "power", "bones", "temporal")
-"""Kinds that the design names and this version does not enforce: refused, never ignored."""
+PerJoint = Number | list[Number]
+ByName = dict[StrictStr, Number]
+Finite = Annotated[Number, Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+Kind = Literal[
+    "range", "less", "greater", "rate", "velocity", "acceleration", "jerk", "torque",
+    "linear", "quadratic", "power", "bones",
+]  # fmt: skip
+
+ENFORCED_COMMANDS = ("position",)
+LATER_KINDS = ("jerk", "torque", "power", "bones")
+"""Kinds that the schema knows and this version does not enforce: refused, never ignored."""
+
+KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "range": (("min", "max"), ("joint", "joints")),
+    "less": (("max",), ("joint", "joints")),
+    "greater": (("min",), ("joint", "joints")),
+    **dict.fromkeys(("rate", "velocity", "acceleration", "jerk", "torque"), (("max",), ("joint", "joints"))),
+    "linear": (("a",), ("min", "max", "equals", "tolerance", "on")),
+    "quadratic": (("max",), ("matrix", "diagonal", "joints", "center", "linear", "on")),
+    "power": (("max",), ("joint", "joints")),
+    "bones": ((), ("from_bvh", "from_urdf", "tree", "cone")),
+}
+"""Keys that each kind needs, and those it may have besides ``kind name priority hard``."""
+
+SOFT_KINDS = ("linear", "quadratic", "power")
+"""Kinds that become rows of the projection, which may be relaxed; the others are what the lattice promises."""
 
 
 class GuardSection(Section):
@@ -29,34 +54,112 @@ class GuardSection(Section):
     miss_budget: Annotated[StrictInt, Field(ge=0, le=255)] = 3
     on_infeasible: Literal["brake"] = "brake"
     on_clamp: Literal["nearest", "approach"] = "nearest"
-    nan_ticks: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 50
+    nan_ticks: Count = 50
 
 
 class JointsSection(Section):
-    """``[joints]``: from a URDF, or listed. ``velocity``, ``acceleration``, ``margin``, ``quantum``: one value for
-    all joints or one per joint. ``position``: ``[[lo, hi], …]``. SI units (rad, rad/s, rad/s²)."""
+    """``[joints]``: from a URDF, from an MJCF, or listed; ``joint_limits``: a joint_limits.yaml that tightens them.
+    ``velocity``, ``acceleration``, ``jerk``, ``effort``, ``margin``, ``quantum``: one value for all joints or one per
+    joint. ``position``: ``[[lo, hi], …]``. SI units (rad, rad/s, rad/s², rad/s³, N·m)."""
 
     from_urdf: StrictStr | None = None
+    from_mjcf: StrictStr | None = None
     names: list[StrictStr] | None = None
+    joint_limits: StrictStr | None = None
     position: list[Annotated[list[Number], Field(min_length=2, max_length=2)]] | None = None
     velocity: PerJoint | None = None
     acceleration: PerJoint | None = None
+    jerk: PerJoint | None = None
+    effort: PerJoint | None = None
     margin: PerJoint = 0.0
     velocity_scale: Annotated[Number, Field(gt=0, le=1)] = 0.9
     quantum: PerJoint | None = None
 
 
 class ConstraintSection(Section):
-    """``[[constraint]]``: ``range`` (min, max), ``less`` (max), ``greater`` (min) on positions; ``rate`` and
-    ``velocity`` (max, per second) and ``acceleration`` (max, per second²) on how fast a joint's command may change."""
+    """``[[constraint]]``. On one ``joint``, several ``joints`` or (neither given) all: ``range`` (min, max), ``less``
+    (max), ``greater`` (min) on positions; ``rate`` and ``velocity`` (max, per second), ``acceleration`` (per second²),
+    ``jerk`` (per second³) on how fast a command may change; ``torque`` (max).
 
-    kind: Literal["range", "less", "greater", "rate", "velocity", "acceleration"]
+    Coupling joints: ``linear``: min ≤ a·z ≤ max, or a·z within ``tolerance`` of ``equals``. ``quadratic``:
+    (z−center)'Q(z−center) + linear·z ≤ max, Q the ``matrix`` (over ``joints``, or by names) or a ``diagonal``. z is
+    ``on`` positions, velocities or accelerations. ``power`` [W]: the sum of torque times velocity. ``bones``:
+    skeleton. ``priority``: 0 matters most; only rules that are not ``hard`` may ever be relaxed.
+    """
+
+    kind: Kind
     name: StrictStr
-    joint: StrictStr
+    joint: StrictStr | None = None
+    joints: Annotated[list[StrictStr], Field(min_length=1)] | None = None
     min: Number | None = None
     max: Number | None = None
-    priority: StrictInt = 0
-    hard: Literal[True] = True
+    a: ByName | None = None
+    equals: Number | None = None
+    tolerance: Positive | None = None
+    on: Literal["position", "velocity", "acceleration"] = "position"
+    matrix: list[list[Number]] | dict[StrictStr, ByName] | None = None
+    diagonal: ByName | None = None
+    center: ByName | None = None
+    linear: ByName | None = None
+    from_bvh: StrictStr | None = None
+    from_urdf: StrictStr | None = None
+    tree: dict[StrictStr, Any] | None = None
+    cone: dict[StrictStr, Any] | Number | None = None
+    priority: Annotated[StrictInt, Field(ge=0, le=255)] = 0
+    hard: bool = True
+
+
+class TemporalSection(Section):
+    """``[[temporal]]``: a ``formula`` over named ``atoms``; ``mode``: enforce it, or only watch it. ``fallback``: what
+    is done when a deadline is near; ``pose`` (by joint) for go-to-pose; ``time_to_go``: how long that takes at most,
+    a bound [s] or computed; ``margin`` [s] kept in front of each deadline."""
+
+    name: StrictStr
+    formula: StrictStr
+    atoms: dict[StrictStr, StrictStr] = {}
+    mode: Literal["enforce", "monitor"] = "enforce"
+    fallback: Literal["brake", "hold", "go-to-pose"] = "brake"
+    pose: ByName | None = None
+    time_to_go: Literal["ruckig"] | Number | None = None
+    margin: Annotated[Finite, Field(ge=0)] = 0.0
+
+
+class FaultsSection(Section):
+    """``[faults]``: when an input or the loop counts as faulty; nothing is watched for a key that is left out.
+
+    ``stale_ms`` age of an input; ``jump`` [rad or m] from one measured position to the next beyond what the joint can
+    travel; ``tracking_error``, ``tracking_stop`` [rad or m] between sent and measured position: derate, stop;
+    ``active_ms`` of the guard changing every command; ``clock_jump_ms`` between two steps; ``settle_ticks`` good
+    periods that end a fault; latching after ``fault_ticks`` of a faulty sensor, ``hang_ticks`` without a model,
+    ``infeasible_ticks`` without an admissible set.
+    """
+
+    stale_ms: Positive | None = None
+    jump: Positive | None = None
+    tracking_error: Positive | None = None
+    tracking_stop: Positive | None = None
+    active_ms: Positive | None = None
+    clock_jump_ms: Positive | None = None
+    settle_ticks: Count | None = None
+    fault_ticks: Count | None = None
+    hang_ticks: Count | None = None
+    infeasible_ticks: Count | None = None
+
+
+class DynamicsSection(Section):
+    """``[dynamics]``: the inertias torque and power rules rest on: ``urdf`` (default: ``[joints] from_urdf``);
+    ``mass_error`` the links' largest relative error; ``armature`` [kg·m²] of the rotors through the gears, one or one
+    per joint; ``gravity`` [m/s²] in the base frame; ``fixed`` positions of moving joints that are not guarded;
+    ``minimum_authority`` the least share of ``acceleration`` that must be left for braking; ``torque_rate`` [N·m/s] the
+    largest change of a torque."""
+
+    urdf: StrictStr | None = None
+    mass_error: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    armature: PerJoint = 0.0
+    gravity: Annotated[list[Finite], Field(min_length=3, max_length=3)] = [0.0, 0.0, -9.81]
+    fixed: dict[StrictStr, Finite] = {}
+    minimum_authority: Annotated[Number, Field(gt=0, le=1)] = 0.25
+    torque_rate: PerJoint | None = None
 
 
 class GuardFile(Section):
@@ -66,6 +169,9 @@ class GuardFile(Section):
     guard: GuardSection
     joints: JointsSection
     constraint: list[ConstraintSection] = []
+    temporal: list[TemporalSection] = []
+    faults: FaultsSection = FaultsSection()
+    dynamics: DynamicsSection | None = None
 
 
 def load_spec(path: str | Path) -> GuardFile:
@@ -76,197 +182,76 @@ def load_spec(path: str | Path) -> GuardFile:
 
 def parse_spec(data: dict[str, Any], where: str | Path) -> GuardFile:
     """Validate an already parsed guard file; ``where`` is named in errors."""
-    for section in data.get("constraint", []) if isinstance(data.get("constraint"), list) else []:
-        kind = section.get("kind") if isinstance(section, dict) else None
-        if kind in LATER_KINDS:
-            raise GuardrailError(
-                f"{where}: [constraint] kind: found {kind!r}, which this version does not enforce; remove it"
-            )
-    if "temporal" in data:
-        raise GuardrailError(
-            f"{where}: [temporal]: temporal rules are not enforced by this version; remove them rather than trust them"
-        )
     spec = validate(data, GuardFile, where, GuardrailError)
-    if spec.guard.command != "position":
-        raise GuardrailError(
-            f"{where}: [guard] command: found {spec.guard.command!r}; this version guards 'position' commands only"
-        )
+    require_supported(spec, where)
+    check_keys(spec, where)
     return spec
 
 
-def joint_limits(spec: GuardFile, where: str | Path) -> tuple[JointLimits, ...]:
-    """Limits of every joint after margins and constraints, tightest wins. Raises :class:`GuardrailError`."""
-    joints = spec.joints
-    base = Path(where).parent
-    if (joints.from_urdf is None) == (joints.names is None):
+def require_supported(spec: GuardFile, where: str | Path) -> None:
+    """Refuse what the schema knows and this version would not enforce."""
+    if spec.guard.command not in ENFORCED_COMMANDS:
         raise GuardrailError(
-            f"{where}: [joints]: give either from_urdf or names, found {'neither' if joints.names is None else 'both'}"
+            f"{where}: [guard] command: found {spec.guard.command!r}; this version guards 'position' commands only"
         )
-    if joints.from_urdf is not None:
-        limits = _from_urdf(joints, base / joints.from_urdf, where)
-    else:
-        limits = _from_names(joints, where)
-    if len({limit.name for limit in limits}) != len(limits):
-        raise GuardrailError(f"{where}: [joints] names: a joint is named twice in {[limit.name for limit in limits]}")
     for constraint in spec.constraint:
-        limits = _apply(limits, constraint, where)
-    return tuple(limits)
-
-
-def _from_urdf(joints: JointsSection, urdf: Path, where: str | Path) -> list[JointLimits]:
-    if joints.position is not None:
-        raise GuardrailError(
-            f"{where}: [joints] position: comes from {joints.from_urdf}; use margin or a range constraint to tighten it"
-        )
-    found = read_urdf(urdf)
-    n = len(found)
-    velocity = _per_joint(joints.velocity, n, where, "velocity")
-    acceleration = _per_joint(joints.acceleration, n, where, "acceleration")
-    result = []
-    for i, joint in enumerate(found):
-        if joint.lower is None or joint.upper is None:
+        if constraint.kind in LATER_KINDS:
             raise GuardrailError(
-                f"{urdf}: joint {joint.name!r}: continuous, so it has no position range; "
-                "list the joints with names and position instead"
+                f"{where}: [constraint] kind: found {constraint.kind!r}, which this version does not enforce; remove it"
             )
-        for attribute, value in (("velocity", joint.velocity), ("acceleration", joint.acceleration)):
-            if value is not None and value <= 0:
-                raise GuardrailError(
-                    f"{urdf}: joint {joint.name!r}: <limit> {attribute}: found {value:g}; expected a value above 0"
-                )
-        v = _tightest(velocity[i], joint.velocity)
-        a = _tightest(acceleration[i], joint.acceleration)
-        if v is None:
-            raise GuardrailError(
-                f"{urdf}: joint {joint.name!r}: <limit> has no velocity, and {where}: [joints] velocity is missing"
-            )
-        result.append(_limits(joints, i, n, joint.name, joint.lower, joint.upper, v, a, where))
-    return result
+    for section in ("temporal", "dynamics"):
+        if getattr(spec, section):
+            raise GuardrailError(f"{where}: [{section}]: not enforced by this version; remove it rather than trust it")
+    if spec.faults != FaultsSection():
+        raise GuardrailError(f"{where}: [faults]: not enforced by this version; remove it rather than trust it")
 
 
-def _from_names(joints: JointsSection, where: str | Path) -> list[JointLimits]:
-    names = joints.names or []
-    n = len(names)
-    if joints.position is None or len(joints.position) != n:
-        found = "nothing" if joints.position is None else f"{len(joints.position)} pairs"
-        raise GuardrailError(f"{where}: [joints] position: found {found}; expected {n} pairs [lo, hi], one per name")
-    velocity = _per_joint(joints.velocity, n, where, "velocity")
-    acceleration = _per_joint(joints.acceleration, n, where, "acceleration")
-    result = []
-    for i, (name, (lower, upper)) in enumerate(zip(names, joints.position, strict=True)):
-        v = velocity[i]
-        if v is None:
-            raise GuardrailError(f"{where}: [joints] velocity: missing; joint {name!r} needs one")
-        result.append(_limits(joints, i, n, name, float(lower), float(upper), v, acceleration[i], where))
-    return result
-
-
-def _limits(
-    joints: JointsSection,
-    i: int,
-    n: int,
-    name: str,
-    lower: float,
-    upper: float,
-    velocity: float,
-    acceleration: float | None,
-    where: str | Path,
-) -> JointLimits:
-    if acceleration is None:
+def check_keys(spec: GuardFile, where: str | Path) -> None:
+    """What no single key shows: keys that belong together, and keys that do not belong to their kind."""
+    for constraint in spec.constraint:
+        _check_constraint(constraint, f"{where}: [constraint] {constraint.name!r}")
+    for rule in spec.temporal:
+        place = f"{where}: [temporal] {rule.name!r}"
+        if (rule.fallback == "go-to-pose") != (rule.pose is not None):
+            text = "missing for" if rule.pose is None else "not used with"
+            raise GuardrailError(f"{place} pose: {text} fallback {rule.fallback!r}")
+        if any(not math.isfinite(value) for value in (rule.pose or {}).values()):
+            raise GuardrailError(f"{place} pose: found {rule.pose}; expected finite numbers")
+        if isinstance(rule.time_to_go, float) and not 0 < rule.time_to_go < math.inf:
+            raise GuardrailError(f"{place} time_to_go: found {rule.time_to_go:g}; expected a finite time above 0 [s]")
+    warn, stop = spec.faults.tracking_error, spec.faults.tracking_stop
+    if warn is not None and stop is not None and stop < warn:
         raise GuardrailError(
-            f"{where}: [joints] acceleration: missing; a position limit without one has no stop (joint {name!r})"
+            f"{where}: [faults] tracking_stop: found {stop:g}; expected at least tracking_error {warn:g}"
         )
-    margin = _per_joint(joints.margin, n, where, "margin")[i] or 0.0
-    quantum = _per_joint(joints.quantum, n, where, "quantum")[i]
-    limits = {
-        "position": (lower, upper),
-        "velocity": (velocity,),
-        "acceleration": (acceleration,),
-        "margin": (margin,),
-    }
-    for key, values in limits.items():
-        if not all(math.isfinite(value) for value in values):
-            raise GuardrailError(
-                f"{where}: [joints] {key}: found {list(values)} for joint {name!r}; expected finite numbers"
-            )
-    if lower >= upper:
-        raise GuardrailError(
-            f"{where}: [joints] position: found [{lower:g}, {upper:g}] for joint {name!r}; expected lo < hi"
-        )
-    for key, value in (("velocity", velocity), ("acceleration", acceleration)):
-        if value <= 0:
-            raise GuardrailError(
-                f"{where}: [joints] {key}: found {value:g} for joint {name!r}; expected a value above 0"
-            )
-    if margin < 0 or lower + margin >= upper - margin:
-        raise GuardrailError(
-            f"{where}: [joints] margin: found {margin:g} for joint {name!r}; nothing is left of [{lower:g}, {upper:g}]"
-        )
-    if quantum is not None and not 0 < quantum < math.inf:
-        raise GuardrailError(
-            f"{where}: [joints] quantum: found {quantum:g} for joint {name!r}; expected a finite value above 0"
-        )
-    origin = {"position": "position", "velocity": "velocity", "acceleration": "acceleration"}
-    return JointLimits(
-        name, lower + margin, upper - margin, velocity * joints.velocity_scale, acceleration, origin, quantum
-    )
 
 
-def _apply(limits: list[JointLimits], constraint: ConstraintSection, where: str | Path) -> list[JointLimits]:
-    place = f"{where}: [constraint] {constraint.name!r}"
-    index = next((i for i, limit in enumerate(limits) if limit.name == constraint.joint), None)
-    if index is None:
-        raise GuardrailError(
-            f"{place} joint: found {constraint.joint!r}; expected one of {[limit.name for limit in limits]}"
-        )
-    needs = {"range": ("min", "max"), "less": ("max",), "greater": ("min",)}.get(constraint.kind, ("max",))
-    for key in ("min", "max"):
+def _check_constraint(constraint: ConstraintSection, place: str) -> None:
+    kind = constraint.kind
+    needs, may = KEYS[kind]
+    given = {key for key in constraint.model_fields_set if getattr(constraint, key) is not None}
+    for key in type(constraint).model_fields:
+        if key in needs and key not in given:
+            raise GuardrailError(f"{place} {key}: missing for kind {kind!r}")
+        if key in given and key not in (*needs, *may, "kind", "name", "priority", "hard"):
+            raise GuardrailError(f"{place} {key}: not used for kind {kind!r}; it takes {', '.join((*needs, *may))}")
         value = getattr(constraint, key)
-        if (value is None) == (key in needs):
-            raise GuardrailError(
-                f"{place} {key}: {'missing' if value is None else 'not used'} for kind {constraint.kind!r}"
-            )
-        if value is not None and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise GuardrailError(f"{place} {key}: found {value}; expected a finite number")
-    old = limits[index]
-    lower, upper, velocity, acceleration, origin = (
-        old.lower,
-        old.upper,
-        old.velocity,
-        old.acceleration,
-        dict(old.origin),
-    )
-    if constraint.kind in ("rate", "velocity", "acceleration"):
-        bound = float(constraint.max or 0.0)
-        if bound <= 0:
-            raise GuardrailError(f"{place} max: found {bound:g}; expected a value above 0")
-        if constraint.kind == "acceleration":
-            if bound < acceleration:
-                acceleration, origin["acceleration"] = bound, constraint.name
-        elif bound < velocity:
-            velocity, origin["velocity"] = bound, constraint.name
-    else:
-        if constraint.min is not None and constraint.min > lower:
-            lower, origin["position"] = float(constraint.min), constraint.name
-        if constraint.max is not None and constraint.max < upper:
-            upper, origin["position"] = float(constraint.max), constraint.name
-        if lower >= upper:
-            raise GuardrailError(
-                f"{place}: conflicts with other limits of {old.name!r}: nothing left between {lower:g} and {upper:g}"
-            )
-    new = JointLimits(old.name, lower, upper, velocity, acceleration, origin, old.quantum)
-    return [*limits[:index], new, *limits[index + 1 :]]
-
-
-def _per_joint(value: PerJoint | None, n: int, where: str | Path, key: str) -> list[float | None]:
-    if isinstance(value, list):
-        if len(value) != n:
-            raise GuardrailError(
-                f"{where}: [joints] {key}: found {len(value)} values; expected one, or {n} (one per joint)"
-            )
-        return list(value)
-    return [value] * n
-
-
-def _tightest(*values: float | None) -> float | None:
-    return min((value for value in values if value is not None), default=None)
+    if not constraint.hard and kind not in SOFT_KINDS:
+        raise GuardrailError(
+            f"{place} hard: found False for kind {kind!r}; expected True: only {', '.join(SOFT_KINDS)} may be relaxed"
+        )
+    if {"joint", "joints"} <= given:
+        raise GuardrailError(f"{place} joints: found together with joint; give one of them, or neither for all joints")
+    if kind == "linear":
+        bounds, equality = given & {"min", "max"}, given & {"equals", "tolerance"}
+        if bool(bounds) == bool(equality) or len(equality) == 1:
+            raise GuardrailError(f"{place}: expected min or max or both, or else equals and tolerance")
+    if kind == "quadratic":
+        if ("matrix" in given) == ("diagonal" in given):
+            raise GuardrailError(f"{place} matrix: expected either matrix or diagonal")
+        if isinstance(constraint.matrix, list) != ("joints" in given):
+            raise GuardrailError(f"{place} joints: expected exactly where matrix is a list of rows; it names them")
+    if kind == "bones" and len(given & {"from_bvh", "from_urdf", "tree"}) != 1:
+        raise GuardrailError(f"{place}: expected one of from_bvh, from_urdf and tree")

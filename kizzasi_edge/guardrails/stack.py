@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kizzasi_edge.errors import GuardrailError, InputError
+from kizzasi_edge.guardrails.builder import Builder
 from kizzasi_edge.guardrails.core import CoreGuard
+from kizzasi_edge.guardrails.coupled import build_coupled
+from kizzasi_edge.guardrails.coupled_spec import coupled_rules
 from kizzasi_edge.guardrails.explain import explain
 from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits, to_lattice
-from kizzasi_edge.guardrails.spec import GuardFile, joint_limits, load_spec, parse_spec
+from kizzasi_edge.guardrails.spec import GuardFile, joint_limits, load_spec
 from kizzasi_edge.guardrails.verdict import RULE_BITS, Status, Verdict
 
 FloatArray = npt.NDArray[np.float32]
@@ -26,7 +29,8 @@ class Guardrails:
     seed it. One instance guards one stream of commands and is not thread-safe.
 
     Attributes: ``joints`` names in order; ``rate_hz`` the command rate; ``limits`` SI limits after margins;
-    ``lattice`` the integers that are promised (and uploaded to the node).
+    ``lattice`` the integers that are promised (and uploaded to the node); ``rows`` and ``quadratics`` the rules that
+    couple joints.
     """
 
     def __init__(self, spec: GuardFile, where: str | Path = "guard") -> None:
@@ -34,10 +38,16 @@ class Guardrails:
         self.where = str(where)
         self.rate_hz = float(spec.guard.rate_hz)
         self.limits: tuple[JointLimits, ...] = joint_limits(spec, where)
+        self.rows, self.quadratics = coupled_rules(spec, self.limits, where)
         try:
             self.lattice: tuple[LatticeLimits, ...] = tuple(to_lattice(limit, self.rate_hz) for limit in self.limits)
-            approach = spec.guard.on_clamp == "approach"
-            self._core = CoreGuard(self.lattice, spec.guard.miss_budget, spec.guard.nan_ticks, approach=approach)
+            self._core = CoreGuard(
+                self.lattice,
+                spec.guard.miss_budget,
+                spec.guard.nan_ticks,
+                approach=spec.guard.on_clamp == "approach",
+                coupled=self._build_coupled(),
+            )
         except GuardrailError as exc:
             raise GuardrailError(f"{where}: {exc}") from None
         self.joints = tuple(limit.name for limit in self.limits)
@@ -47,6 +57,7 @@ class Guardrails:
         self._names = tuple(
             {bit: limit.origin.get(kind, kind) for bit, kind in RULE_BITS.items()} for limit in self.limits
         )
+        self._coupled = (*(row.name for row in self.rows), *(form.name for form in self.quadratics))
         self._seeded = False
         self._live = self._verdict(0)
 
@@ -58,7 +69,14 @@ class Guardrails:
     @staticmethod
     def builder(*, rate_hz: float, miss_budget: int = 3, velocity_scale: float = 0.9) -> Builder:
         """Start building a guard in code; see :class:`Builder`."""
-        return Builder(rate_hz, miss_budget, velocity_scale)
+        return Builder(lambda spec: Guardrails(spec, "builder"), rate_hz, miss_budget, velocity_scale)
+
+    def _build_coupled(self) -> Any:
+        if not self.rows and not self.quadratics:
+            return None
+        return build_coupled(
+            self.lattice, self.rows, self.quadratics, rate_hz=self.rate_hz, miss_budget=self.spec.guard.miss_budget
+        )
 
     @property
     def miss_budget(self) -> int:
@@ -156,7 +174,7 @@ class Guardrails:
 
     def explain(self) -> str:
         """What is enforced and under which assumptions, in words."""
-        return explain(self.spec, self.where, self.limits, self.lattice)
+        return explain(self.spec, self.where, self.limits, self.lattice, self.rows, self.quadratics)
 
     def _refuse_unused(self, velocity: npt.ArrayLike | None, signals: Mapping[str, float] | None) -> None:
         if velocity is not None:
@@ -177,7 +195,10 @@ class Guardrails:
 
     def _verdict(self, stamp_ns: int) -> Verdict:
         core = self._core
-        return Verdict(Status(core.status), core.intervention, core.rules, self.joints, self._names, stamp_ns)
+        return Verdict(
+            Status(core.status), core.intervention, core.rules, self.joints, self._names, stamp_ns,
+            self._coupled, core.shaped, core.relaxed,
+        )  # fmt: skip
 
     def _refresh(self, stamp_ns: int) -> Verdict:
         live, core = self._live, self._core
@@ -187,51 +208,9 @@ class Guardrails:
             core.rules,
             stamp_ns,
         )
+        if self._coupled:
+            live.shaped, live.relaxed = core.shaped, core.relaxed
         return live
 
 
 _STATUS = tuple(Status)
-
-
-class Builder:
-    """Declare joints and constraints in code; :meth:`build` checks them as a file would be checked."""
-
-    def __init__(self, rate_hz: float, miss_budget: int, velocity_scale: float) -> None:
-        self._guard: dict[str, Any] = {"rate_hz": rate_hz, "miss_budget": miss_budget}
-        self._joints: dict[str, Any] = {"velocity_scale": velocity_scale}
-        self._columns: dict[str, list[Any]] = {
-            "names": [],
-            "position": [],
-            "velocity": [],
-            "acceleration": [],
-            "margin": [],
-        }
-        self._constraints: list[dict[str, Any]] = []
-
-    def joint(
-        self,
-        name: str,
-        *,
-        position: Sequence[float],
-        velocity: float,
-        acceleration: float,
-        margin: float = 0.0,
-    ) -> Builder:
-        """Add a joint: ``position`` (lo, hi), ``margin`` [rad], ``velocity`` [rad/s], ``acceleration`` [rad/s²]."""
-        for key, value in zip(self._columns, (name, list(position), velocity, acceleration, margin), strict=True):
-            self._columns[key].append(value)
-        return self
-
-    def constraint(self, kind: str, name: str, joint: str, **bounds: float) -> Builder:
-        """Add a constraint: the keys of ``[[constraint]]``."""
-        self._constraints.append({"kind": kind, "name": name, "joint": joint, **bounds})
-        return self
-
-    def build(self) -> Guardrails:
-        data = {
-            "schema": 1,
-            "guard": self._guard,
-            "joints": {**self._joints, **self._columns},
-            "constraint": self._constraints,
-        }
-        return Guardrails(parse_spec(data, "builder"), "builder")

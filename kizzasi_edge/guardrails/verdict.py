@@ -13,6 +13,7 @@ RULE_BITS = {
     16: "non_finite",
     32: "miss",
     64: "approach",
+    128: "coupled",
 }
 """Bits of :attr:`Verdict.bits`, as kz_guard.h and guard_glue.h number them."""
 
@@ -43,7 +44,9 @@ class Verdict:
     ``status``: see :class:`Status`. ``intervention``: Euclidean norm of (sent − proposed) in SI units; 0 on PASS,
     infinite when there was no finite proposal. ``bits``: one byte of :data:`RULE_BITS` per joint.
     ``names``: for each joint, the rule names behind those bits (a declared constraint's own name where it is the
-    tightest). ``stamp_ns``: receive time of the oldest input used, as given to ``step``.
+    tightest). ``coupled``: names of the rules that couple joints; ``shaped`` and ``relaxed``: a bit for each of them,
+    that moved this command, or that was soft and given up for it. ``stamp_ns``: receive time of the oldest input used,
+    as given to ``step``.
     """
 
     status: Status
@@ -52,15 +55,27 @@ class Verdict:
     joints: tuple[str, ...]
     names: tuple[dict[int, str], ...]
     stamp_ns: int
+    coupled: tuple[str, ...] = ()
+    shaped: int = 0
+    relaxed: int = 0
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Names of the rules that shaped this command, each once, in order of joints."""
+        """Names of the rules that shaped this command, each once: joints' own in their order, then coupled ones."""
         found: dict[str, None] = {}
         for bits, names in zip(self.bits, self.names, strict=True):
             if bits:
                 found.update((name, None) for bit, name in names.items() if bits & bit)
+        found.update((name, None) for name in self._of(self.shaped))
         return tuple(found)
+
+    @property
+    def given_up(self) -> tuple[str, ...]:
+        """Names of the soft rules that were relaxed for this command, each once."""
+        return tuple(dict.fromkeys(self._of(self.relaxed)))
+
+    def _of(self, mask: int) -> list[str]:
+        return [name for i, name in enumerate(self.coupled) if mask >> i & 1] if mask else []
 
     @property
     def by_joint(self) -> dict[str, tuple[str, ...]]:

@@ -17,6 +17,7 @@ import pytest
 from kizzasi_edge.config import RobotFile, load_config
 from kizzasi_edge.demo.physics import ASSETS
 from kizzasi_edge.errors import ConfigError
+from kizzasi_edge.guardrails.skeleton import Skeleton
 from kizzasi_edge.guardrails.spec import GuardFile
 from kizzasi_edge.toml_file import validate
 
@@ -153,8 +154,12 @@ def test_documented_command(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("toml"))
-def test_documented_config(page: str, text: str) -> None:
+def test_documented_config(page: str, text: str, tmp_path: Path) -> None:
     data = tomllib.loads(text)
+    if "node" in data:  # a skeleton
+        (path := tmp_path / "skeleton.toml").write_text(text)
+        assert Skeleton.from_toml(path).names
+        return
     if "data" in data:  # of a train.toml
         from kizzasi_export.datasets import DataSection
 

@@ -1,13 +1,14 @@
-/* prove_guard N SEED [naive] — N adversarial steps through kz_admit/kz_miss, checked in integers after each one.
+/* prove_guard N SEED [GUARD] — N adversarial steps through a guard, checked in integers after each one.
  *
  * Prints one JSON line; exit status 0 if the promise of kz_guard.h held and the guard was not merely frozen:
- *  - sound: range, step and change of step, at every step, misses and miss bursts included;
+ *  - sound: range, step and change of step, at every step, with miss bursts within and beyond the budget;
  *  - transparent: on a sample, a proposal that brute-force simulation finds admissible passes unchanged, and a
  *    changed one lands on the admissible value nearest to it;
  *  - alive: a driver that asks for a limit gets there, and each of the three limits is attained.
- * With `naive` the guard is replaced by clamping step, change and range in turn: the harness must then find
- * violations, or it proves nothing. */
+ * GUARD is kz_guard (the default) or one of the limiters in common use below, in each of which the harness must find
+ * violations, or it proves nothing. Reports of several seeds add up: every field but least_reach is a count. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +77,7 @@ static int32_t propose(int driver, const kz_limit *l, const kz_axis *a, int64_t 
     case STICK:
       if (step == steps / 2) *side = !*side;
       return clip32(*side ? l->hi : l->lo);
-    case NUDGE: return clip32(a->q + a->v + between(-(int64_t)l->h - 2, (int64_t)l->h + 2));
+    case NUDGE: return clip32((int64_t)a->q + a->v + between(-(int64_t)l->h - 2, (int64_t)l->h + 2));
     case EXTREME: return random64() & 1 ? INT32_MAX : -INT32_MAX;
     default:
       if (random64() % 512 == 0) *side = !*side;
@@ -102,29 +103,92 @@ static int admissible(const kz_limit *l, const kz_axis *a, int64_t v, int coast)
   return 1;
 }
 
-static int32_t naive_admit(const kz_limit *l, kz_axis *a, int32_t want) {
-  int64_t v = (int64_t)want - a->q, q;
-  if (v > l->w) v = l->w;
-  if (v < -l->w) v = -(int64_t)l->w;
-  if (v > (int64_t)a->v + l->h) v = (int64_t)a->v + l->h;
-  if (v < (int64_t)a->v - l->h) v = (int64_t)a->v - l->h;
-  q = a->q + v;
-  if (q > l->hi) q = l->hi;
-  if (q < l->lo) q = l->lo;
-  a->v = (int32_t)(q - a->q);
-  a->q = (int32_t)q;
-  return a->q;
+/* The limiters in common use. Each takes what kz_admit takes, so that all see the same proposals; what they send is
+ * one lattice position a period, and the plant stands where it was sent: nothing here is lost to tracking. */
+
+typedef int32_t (*admit)(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules);
+
+static int64_t clamp(int64_t v, int64_t lo, int64_t hi) { return v < lo ? lo : v > hi ? hi : v; }
+
+/* Send q. Far outside any range it saturates: the violations before that are what is counted. */
+static int32_t apply(kz_axis *a, int32_t want, int64_t q, uint8_t *rules) {
+  const int32_t sent = (int32_t)clamp(q, -KZ_RAW_MAX, KZ_RAW_MAX);
+  a->v = sent - a->q;
+  a->q = sent;
+  if (sent != want) *rules |= KZ_RULE_POSITION;
+  return sent;
 }
+
+/* Clamp the step, its change and the range, in turn. */
+static int32_t naive_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules) {
+  int64_t v = clamp((int64_t)want - a->q, -(int64_t)l->w, l->w);
+  (void)coast;
+  v = clamp(v, (int64_t)a->v - l->h, (int64_t)a->v + l->h);
+  return apply(a, want, clamp(a->q + v, l->lo, l->hi), rules);
+}
+
+/* Brake along the continuous-time parabola: |v| <= sqrt(2 A d), then the acceleration limit. */
+static int32_t parabola_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules) {
+  const double up = sqrt(2.0 * l->h * fmax((double)l->hi - a->q, 0));
+  const double down = sqrt(2.0 * l->h * fmax((double)a->q - l->lo, 0));
+  int64_t v = clamp((int64_t)want - a->q, -(int64_t)l->w, l->w);
+  (void)coast;
+  v = clamp(v, -(int64_t)down, (int64_t)up);
+  v = clamp(v, (int64_t)a->v - l->h, (int64_t)a->v + l->h);
+  return apply(a, want, a->q + v, rules);
+}
+
+/* ros2_control, joint_limits: compute_position_limits, by which the resource manager's JointSaturationLimiter clamps
+ * a position command: |v| + A dt, at most V, on either side of the previous command. */
+static int32_t ros2_range_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules) {
+  const int64_t speed = llabs((int64_t)a->v) + l->h, most = speed < l->w ? speed : l->w;
+  const int64_t lower = clamp(a->q - most, l->lo, l->hi), upper = clamp(a->q + most, lower, l->hi);
+  (void)coast;
+  return apply(a, want, clamp(want, lower, upper), rules);
+}
+
+/* ros2_control, joint_limits: JointSaturationLimiter on trajectory points with positions: position, velocity and
+ * acceleration limits in sequence, then braking if the stopping distance v^2/2A, or the way gone at full speed while
+ * stopping, v^2/A, is not left. Positions follow by q + v0 dt + a dt^2/2, as there. */
+static int32_t ros2_saturation_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules) {
+  const double h = l->h, v0 = a->v;
+  double position = (double)clamp(want, l->lo, l->hi), v = fmax(fmin(position - a->q, l->w), -(double)l->w), left, acc;
+  (void)coast;
+  position = a->q + v;
+  if (fabs(v - v0) > h) {
+    acc = copysign(h, v - v0);
+    v = v0 + acc;
+    position = a->q + v0 + 0.5 * acc;
+  }
+  left = v < 0 ? (double)a->q - l->lo : (double)l->hi - a->q;
+  if (v != 0 && left < v * v / h) {
+    acc = copysign(fmin(fabs(v0), h), -v0);
+    position = a->q + v0 + 0.5 * acc;
+  }
+  return apply(a, want, llround(position), rules);
+}
+
+static const struct {
+  const char *name;
+  admit admit;
+} GUARDS[] = {{"kz_guard", kz_admit},
+              {"naive", naive_admit},
+              {"parabola", parabola_admit},
+              {"ros2_range", ros2_range_admit},
+              {"ros2_saturation", ros2_saturation_admit}};
 
 int main(int argc, char **argv) {
   uint64_t bad_range = 0, bad_step = 0, bad_change = 0, checked = 0, passed = 0, altered = 0, not_nearest = 0;
-  uint64_t at_position = 0, at_velocity = 0, at_acceleration = 0, sticks = 0, frozen = 0, misses = 0, silent = 0;
+  uint64_t at_position = 0, at_velocity = 0, at_acceleration = 0, sticks = 0, frozen = 0, silent = 0;
+  uint64_t misses = 0, beyond = 0;
   double least_reach = 1.0, seconds;
-  const int naive = argc > 3 && strcmp(argv[3], "naive") == 0;
+  const char *name = argc > 3 ? argv[3] : GUARDS[0].name;
+  size_t guard = 0;
   int64_t total, done = 0;
   struct timespec t0, t1;
-  if (argc < 3 || (total = strtoll(argv[1], NULL, 10)) <= 0) {
-    fprintf(stderr, "usage: prove_guard N SEED [naive]\n");
+  while (guard < sizeof GUARDS / sizeof *GUARDS && strcmp(GUARDS[guard].name, name) != 0) ++guard;
+  if (argc < 3 || (total = strtoll(argv[1], NULL, 10)) <= 0 || guard == sizeof GUARDS / sizeof *GUARDS) {
+    fprintf(stderr, "usage: prove_guard N SEED [kz_guard | naive | parabola | ros2_range | ros2_saturation]\n");
     return 2;
   }
   state = strtoull(argv[2], NULL, 10) * 0x9E3779B97F4A7C15ull + 1;
@@ -136,7 +200,8 @@ int main(int argc, char **argv) {
     const int64_t range = (int64_t)l.hi - l.lo;
     /* Long enough to cross the range and to brake. With coasting room the last stretch is geometric: a (1+coast)th
      * of what is left, each period. */
-    const int64_t crossing = 2 * (range / l.w + l.w / l.h) + 40 * (1 + coast) + 2 * (range / l.h > 40000 ? 400 : range / l.h);
+    const int64_t last = range / l.h > 40000 ? 400 : range / l.h;
+    const int64_t crossing = 2 * (range / l.w + l.w / l.h) + 40 * (1 + coast) + 2 * last;
     const int64_t steps = driver == STICK ? 2 * crossing : 4000;
     int side = (int)(random64() & 1), burst = 0, missed = 0;
     int64_t step, high, low;
@@ -149,30 +214,29 @@ int main(int argc, char **argv) {
       int64_t change;
       if (with_misses && burst == 0 && random64() % 50 == 0) burst = (int)between(1, 2 * coast + 4);
       if (burst > 0) {
+        const int within = missed++ < coast;
+        uint8_t rules = 0;
         --burst;
         ++misses;
-        if (naive)
-          naive_admit(&l, &a, clip32((int64_t)a.q + a.v));
-        else
-          kz_miss(&l, &a, missed++ < coast);
+        if (!within) ++beyond;
+        if (guard == 0)
+          kz_miss(&l, &a, within);
+        else /* the others know no misses: the nearest to it is the last step again */
+          GUARDS[guard].admit(&l, &a, clip32((int64_t)a.q + a.v), 0, &rules);
       } else {
         const int32_t want = propose(driver, &l, &a, step, steps, &side);
         uint8_t rules = 0;
         missed = 0;
-        if (naive) {
-          naive_admit(&l, &a, want);
-        } else {
-          kz_admit(&l, &a, want, (uint8_t)coast, &rules);
-          if (rules == 0 && a.q != want) silent++;
-          if ((random64() & 15) == 0 && before.v / l.h < 3000 && before.v / l.h > -3000) {
-            const int64_t ask = (int64_t)want - before.q;
-            checked++;
-            if (admissible(&l, &before, ask, coast)) {
-              passed++;
-              if (a.q != want || rules) altered++;
-            } else if (a.q != want && admissible(&l, &before, (int64_t)a.v + (ask > a.v ? 1 : -1), coast)) {
-              not_nearest++;
-            }
+        GUARDS[guard].admit(&l, &a, want, (uint8_t)coast, &rules);
+        if (rules == 0 && a.q != want) silent++;
+        if ((random64() & 15) == 0 && before.v / l.h < 3000 && before.v / l.h > -3000) {
+          const int64_t ask = (int64_t)want - before.q;
+          checked++;
+          if (admissible(&l, &before, ask, coast)) {
+            passed++;
+            if (a.q != want || rules) altered++;
+          } else if (a.q != want && admissible(&l, &before, (int64_t)a.v + (ask > a.v ? 1 : -1), coast)) {
+            not_nearest++;
           }
         }
       }
@@ -186,7 +250,7 @@ int main(int argc, char **argv) {
       if (a.q > high) high = a.q;
       if (a.q < low) low = a.q;
     }
-    if (driver == STICK && step == steps && !naive) {
+    if (driver == STICK && step == steps) {
       /* Room for `coast` periods at one quantum is all that may stay unused. */
       sticks++;
       if (high < l.hi - coast || low > l.lo + coast) frozen++;
@@ -199,12 +263,13 @@ int main(int argc, char **argv) {
   timespec_get(&t1, TIME_UTC);
   seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
   printf("{\"steps\": %" PRId64 ", \"seed\": %s, \"guard\": \"%s\", \"violations\": {\"range\": %" PRIu64
-         ", \"step\": %" PRIu64 ", \"change\": %" PRIu64 "}, \"misses\": %" PRIu64 ", \"checked\": %" PRIu64
+         ", \"step\": %" PRIu64 ", \"change\": %" PRIu64 "}, \"misses\": %" PRIu64
+         ", \"misses_beyond_budget\": %" PRIu64 ", \"checked\": %" PRIu64
          ", \"admissible\": %" PRIu64 ", \"altered\": %" PRIu64 ", \"not_nearest\": %" PRIu64 ", \"silent\": %" PRIu64
          ", \"sticks\": %" PRIu64 ", \"frozen\": %" PRIu64
          ", \"least_reach\": %.6f, \"attained\": {\"position\": %" PRIu64 ", \"velocity\": %" PRIu64
          ", \"acceleration\": %" PRIu64 "}, \"steps_per_s\": %.0f}\n",
-         done, argv[2], naive ? "naive" : "kz_guard", bad_range, bad_step, bad_change, misses, checked, passed, altered,
+         done, argv[2], name, bad_range, bad_step, bad_change, misses, beyond, checked, passed, altered,
          not_nearest, silent, sticks, frozen, least_reach, at_position, at_velocity, at_acceleration,
          (double)done / seconds);
   return bad_range || bad_step || bad_change || altered || not_nearest || silent || frozen || least_reach <= 0.99 ||

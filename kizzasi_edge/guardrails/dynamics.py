@@ -1,0 +1,254 @@
+"""Rigid-body dynamics of the guarded joints: τ = M(q)·a + h(q, v), and what follows from it for a guard.
+
+M and h come from the URDF's inertias by pinocchio (extra ``urdf-dynamics``, imported when a model is built):
+composite rigid bodies for M, recursive Newton-Euler for h (Featherstone, *Rigid Body Dynamics Algorithms*, 2008).
+
+The model's error is stated as one number: every link's mass and inertia are (1 + ε) times the URDF's, with one unknown
+|ε| ≤ ``mass_error``. The rotors' inertia (``armature``) is taken as known, friction as none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kizzasi_edge.errors import GuardrailError, MissingExtra
+from kizzasi_edge.guardrails.rows import Row
+
+__all__ = ["Authority", "Dynamics", "braking_authority"]
+
+F64 = npt.NDArray[np.float64]
+
+
+class Dynamics:
+    """M(q) and h(q, v) of ``joints``, in their order.
+
+    Args:
+        urdf: the robot; its links carry ``<inertial>``.
+        joints: names of the guarded joints, revolute, continuous or prismatic.
+        gravity: (3,) [m/s²] in the base frame.
+        armature: (n,) rotor inertia seen through the gear [kg·m²; kg if prismatic], or one for all; 0 by default.
+        mass_error: largest relative error of the links' masses, in [0, 1).
+        fixed: position [rad, m] of every other moving joint of the URDF, which is then welded there.
+
+    Attributes: ``joints``; ``n``; ``armature`` (n,); ``mass_error``; ``errors`` (k,) the ends of [−mass_error,
+    mass_error], or just 0.
+
+    Raises:
+        MissingExtra: pinocchio is not installed.
+        GuardrailError: the URDF cannot be used, has no such joint, or moves a joint that is neither guarded nor fixed.
+    """
+
+    def __init__(
+        self,
+        urdf: str | Path,
+        joints: Sequence[str],
+        *,
+        gravity: npt.ArrayLike = (0.0, 0.0, -9.81),
+        armature: npt.ArrayLike | None = None,
+        mass_error: float = 0.0,
+        fixed: Mapping[str, float] | None = None,
+    ) -> None:
+        try:
+            import pinocchio
+        except ImportError as exc:
+            raise MissingExtra("dynamics rules need pinocchio: pip install 'kizzasi-edge[urdf-dynamics]'") from exc
+        self.joints, self.n, self.mass_error = tuple(joints), len(joints), float(mass_error)
+        self.armature = np.array(np.broadcast_to(0.0 if armature is None else armature, (self.n,)), np.float64)
+        down = np.asarray(gravity, np.float64)
+        if not 0.0 <= self.mass_error < 1.0:
+            raise GuardrailError(f"{urdf}: [dynamics] mass_error: found {mass_error}; expected 0 ≤ mass_error < 1")
+        if not (np.isfinite(self.armature).all() and (self.armature >= 0.0).all()):
+            raise GuardrailError(f"{urdf}: [dynamics] armature: found {self.armature}; expected finite values ≥ 0")
+        if down.shape != (3,) or not np.isfinite(down).all():
+            raise GuardrailError(f"{urdf}: [dynamics] gravity: found {down}; expected three finite numbers")
+        self._pin: Any = pinocchio
+        self._model = _model(pinocchio, urdf, self.joints, fixed or {})
+        self._model.gravity.linear = down
+        self._data = self._model.createData()
+        self.errors = np.unique([-self.mass_error, self.mass_error])
+        ids = [self._model.getJointId(name) for name in self.joints]
+        self._v = np.array([self._model.joints[i].idx_v for i in ids], np.intp)
+        self._q = np.array([self._model.joints[i].idx_q for i in ids], np.intp)
+        self._turns = np.array([self._model.joints[i].nq == 2 for i in ids])  # continuous: (cos q, sin q)
+        self._grid = np.ix_(self._v, self._v)
+        self._configuration, self._rate = np.zeros(self._model.nq), np.zeros(self._model.nv)
+
+    def link_inertia(self, q: F64) -> F64:
+        """The links' share of M(q), (n, n) [kg·m²]; q (n,) [rad, m]."""
+        upper = self._pin.crba(self._model, self._data, self._place(q))
+        half: F64 = np.triu(upper)
+        whole: F64 = (half + np.triu(half, 1).T)[self._grid]
+        return whole
+
+    def mass_matrix(self, q: F64) -> F64:
+        """M(q), (n, n) [kg·m²], symmetric, positive definite, with the armature."""
+        return self.link_inertia(q) + np.diag(self.armature)
+
+    def bias(self, q: F64, v: F64) -> F64:
+        """h(q, v), (n,) [N·m]: gravity, Coriolis and centrifugal torques; v (n,) [rad/s, m/s]."""
+        self._rate[self._v] = v
+        h: F64 = self._pin.nonLinearEffects(self._model, self._data, self._place(q), self._rate)[self._v]
+        return h
+
+    def at_errors(self, q: F64, v: F64) -> tuple[F64, F64]:
+        """M and h at both ends of the mass error: (k, n, n), (k, n)."""
+        heavier = 1.0 + self.errors
+        mass = heavier[:, None, None] * self.link_inertia(q) + np.diag(self.armature)
+        return mass, heavier[:, None] * self.bias(q, v)
+
+    def effort_rows(self, q: F64, v: F64, effort: F64) -> tuple[Row, ...]:
+        """|M·a + h| ≤ ``effort`` (n,) [N·m] as rows on the acceleration, for every mass within the error.
+
+        M and h are affine in ε, so the two ends imply all between.
+        """
+        rows = []
+        for mass, bias in zip(*self.at_errors(q, v), strict=True):
+            for joint, a, h, most in zip(self.joints, mass, bias, effort, strict=True):
+                rows.append(Row(f"{joint} effort", "acceleration", a.copy(), float(most - h)))
+                rows.append(Row(f"{joint} effort", "acceleration", -a, float(most + h)))
+        return tuple(rows)
+
+    def power_rows(self, q: F64, v: F64, power: float) -> tuple[Row, ...]:
+        """Σ vᵢτᵢ ≤ ``power`` [W] as rows on the acceleration, for every mass within the error."""
+        ends = zip(*self.at_errors(q, v), strict=True)
+        return tuple(Row("power", "acceleration", mass @ v, float(power - h @ v)) for mass, h in ends)
+
+    def _place(self, q: F64) -> F64:
+        configuration: F64 = self._configuration
+        configuration[self._q] = np.where(self._turns, np.cos(q), q)
+        configuration[self._q[self._turns] + 1] = np.sin(np.asarray(q)[self._turns])
+        return configuration
+
+
+def _model(pinocchio: Any, urdf: str | Path, joints: Sequence[str], fixed: Mapping[str, float]) -> Any:
+    if not Path(urdf).is_file():
+        raise GuardrailError(f"{urdf}: no such file")
+    try:
+        model = pinocchio.buildModelFromUrdf(str(urdf))
+    except (ValueError, RuntimeError) as exc:
+        raise GuardrailError(f"{urdf}: pinocchio cannot read it: {exc}") from exc
+    moving = list(model.names)[1:]
+    if unknown := [name for name in (*joints, *fixed) if name not in moving]:
+        raise GuardrailError(f"{urdf}: joints {unknown}: not found; expected some of {moving}")
+    if both := sorted(set(joints) & set(fixed)):
+        raise GuardrailError(f"{urdf}: joints {both}: found both guarded and fixed")
+    if loose := [name for name in moving if name not in joints and name not in fixed]:
+        raise GuardrailError(
+            f"{urdf}: joints {loose}: they move the guarded ones and nothing guards them; guard them or fix them "
+            "(fixed = { name = position })"
+        )
+    if fixed:
+        at = pinocchio.neutral(model)
+        for name, position in fixed.items():
+            joint = model.joints[model.getJointId(name)]
+            turns = joint.nq == 2
+            at[joint.idx_q : joint.idx_q + joint.nq] = (np.cos(position), np.sin(position)) if turns else position
+        model = pinocchio.buildReducedModel(model, [model.getJointId(name) for name in fixed], at)
+    return model
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Authority:
+    """``scale`` ≤ 1 of the accelerations that can always be braked with, and the worst case that was found:
+    ``position`` (n,) [rad], ``velocity`` (n,) [rad/s], the ``joint`` whose effort runs out there."""
+
+    scale: float
+    position: F64
+    velocity: F64
+    joint: str
+
+
+def braking_authority(
+    dynamics: Dynamics,
+    *,
+    lower: F64,
+    upper: F64,
+    velocity: F64,
+    acceleration: F64,
+    effort: F64,
+    minimum: float = 0.25,
+    samples: int = 2048,
+) -> Authority:
+    """Largest s ≤ 1 such that all joints together can brake at s·``acceleration`` within ``effort``, whatever the
+    signs, at every q in [``lower``, ``upper``], |v| ≤ ``velocity`` and mass within the error. All (n,), SI units.
+
+    At one (q, v): with masses off by ε the acceleration differs from the intended one â by
+    −ε·M(ε)⁻¹(M_L·â + h), M_L being the links' share of M. To get at least s·A one must intend s·A + d, with
+    d = δ·(N·(s·A + d) + c), N and c the larger |M(±δ)⁻¹M_L| and |M(±δ)⁻¹h| of the two ends, and that takes at most
+    |M|(s·A + d) + |h| of torque: affine in s, so s follows in closed form. Sufficient, not necessary.
+
+    **Assumption**: the worst (q, v) is found by search: ``samples`` points of a low-discrepancy sequence (Roberts'
+    R_d), half of the speeds at their limits, then pattern search from the four worst. That is sampling, not a proof.
+
+    Raises:
+        GuardrailError: s is below ``minimum``; names the joint, the pose and what would help.
+    """
+    n = dynamics.n
+    low, high = np.concatenate([lower, -velocity]), np.concatenate([upper, velocity])
+
+    def scales(x: F64) -> F64:
+        return _scales(dynamics, x[:n], x[n:], acceleration, effort)
+
+    points = _sequence(samples, 2 * n)
+    points[:, n:] = np.clip(2.0 * points[:, n:] - 0.5, 0.0, 1.0)
+    points = low + (high - low) * points
+    values = np.array([scales(x).min() for x in points])
+    best = min((_descend(scales, points[i], low, high) for i in np.argsort(values)[:4]), key=lambda x: scales(x).min())
+    found = scales(best)
+    worst = int(found.argmin())
+    authority = Authority(min(1.0, float(found[worst])), best[:n].copy(), best[n:].copy(), dynamics.joints[worst])
+    if authority.scale < minimum:
+        pose, speed = (np.round(x, 3).tolist() for x in (authority.position, authority.velocity))
+        raise GuardrailError(
+            f"[joints] acceleration: joint {authority.joint!r} can brake with only {authority.scale:.3g} of it at "
+            f"position {pose}, velocity {speed}; expected at least {minimum:g}. "
+            "Lower the velocity limits, the accelerations or the mass error, or raise the effort"
+        )
+    return authority
+
+
+def _scales(dynamics: Dynamics, q: F64, v: F64, acceleration: F64, effort: F64) -> F64:
+    """The largest s for each joint's effort at (q, v), (n,); −inf where no intention outweighs the mass error."""
+    links, h = dynamics.link_inertia(q), dynamics.bias(q, v)
+    mass, delta = links + np.diag(dynamics.armature), dynamics.mass_error
+    ends = np.linalg.inv(mass + dynamics.errors[:, None, None] * links)
+    spread, drift = np.abs(ends @ links).max(0), np.abs(ends @ h).max(0)
+    extra = np.linalg.solve(np.eye(dynamics.n) - delta * spread, delta * np.array([spread @ acceleration, drift]).T)
+    if (extra[:, 0] < 0.0).any():  # δN has an eigenvalue above 1 (Collatz, Wielandt): the more torque, the more error
+        return np.full(dynamics.n, -np.inf)
+    each, fixed = np.abs(mass) @ (acceleration + extra[:, 0]), np.abs(mass) @ extra[:, 1] + np.abs(h)
+    scales: F64 = (effort - fixed) / each
+    return scales
+
+
+def _sequence(count: int, dimension: int) -> F64:
+    """Roberts' additive recurrence R_d in [0, 1), (count, dimension): powers of the root of x^(d+1) = x + 1."""
+    root = 2.0
+    for _ in range(64):
+        root = (1.0 + root) ** (1.0 / (dimension + 1))
+    steps = root ** -np.arange(1.0, dimension + 1)
+    points: F64 = (0.5 + np.outer(np.arange(count), steps)) % 1.0
+    return points
+
+
+def _descend(scales: Any, start: F64, low: F64, high: F64) -> F64:
+    """Pattern search along the axes for the smallest of ``scales``, to 1/512 of the box."""
+    at, value = start, scales(start).min()
+    step = (high - low) / 8
+    while (step > (high - low) / 600).any():
+        moved = False
+        for i in range(len(at)):
+            for side in (-step[i], step[i]):
+                there = at.copy()
+                there[i] = np.clip(at[i] + side, low[i], high[i])
+                if (found := scales(there).min()) < value:
+                    at, value, moved = there, found, True
+        if not moved:
+            step = step / 2
+    return at
