@@ -49,6 +49,7 @@ def explain(
         f"Margins: position {joints.margin} rad, velocity scale {joints.velocity_scale} (already subtracted above).",
         "Assumed: the actuator follows sent positions within the margins; a measured position seeds the guard at rest.",
         f"A non-finite command coasts one period if viable, then brakes; {guard.nan_ticks} in a row latch.",
+        "Not limited: jerk, torque and power, whatever a robot description says of them.",
         "Outside the limits a joint may only move inwards, at an eighth of its speed.",
     ]
     return "\n".join(lines)

@@ -28,20 +28,26 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
     return data
 
 
+class Element(ET.Element):
+    """An element that knows its line."""
+
+    line = 0
+
+
 def read_xml(path: Path) -> ET.Element:
-    """The root element. Raises :class:`GuardrailError` naming file and line.
+    """The root of the file's :class:`Element` tree. Raises :class:`GuardrailError` naming file and line.
 
     A DOCTYPE is refused: entities that expand into entities ("billion laughs") need one, robot descriptions do not.
     """
     data = read_bytes(path)
-    builder, parser, depth = ET.TreeBuilder(), expat.ParserCreate(), 0
+    builder, parser, depth = ET.TreeBuilder(element_factory=Element), expat.ParserCreate(), 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
         if depth > MAX_DEPTH:
             raise GuardrailError(f"{path}: line {parser.CurrentLineNumber}: more than {MAX_DEPTH} nested elements")
-        builder.start(tag, attributes)
+        builder.start(tag, attributes).line = parser.CurrentLineNumber  # type: ignore[attr-defined]
 
     def end(tag: str) -> None:
         nonlocal depth

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.bounds import JointBounds
 from kizzasi_edge.guardrails.joint_limits import read_joint_limits
 from kizzasi_edge.guardrails.lattice import JointLimits
 from kizzasi_edge.guardrails.mjcf import read_mjcf
+from kizzasi_edge.guardrails.spec import ConstraintSection, GuardFile, JointsSection
 from kizzasi_edge.guardrails.urdf import read_urdf
-
-if TYPE_CHECKING:  # spec.py offers joint_limits under its old name
-    from kizzasi_edge.guardrails.spec import ConstraintSection, GuardFile, JointsSection
 
 MOTION = ("velocity", "acceleration", "jerk", "effort")
 ORIGIN = {kind: kind for kind in ("position", *MOTION)}

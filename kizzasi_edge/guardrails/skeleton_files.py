@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import xml.parsers.expat
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kizzasi_edge.errors import GuardrailError
+from kizzasi_edge.guardrails.files import Element, finite, read_xml
 
 __all__ = ["FloatArray", "Node", "bvh_nodes", "urdf_nodes"]
 
@@ -29,16 +30,6 @@ class Node:
     rotation: FloatArray | None = None
     cone: float = math.pi
     end_site: bool = False
-
-
-def _finite(text: str, place: str, key: str) -> float:
-    try:
-        value = float(text) if "_" not in text else math.nan
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise GuardrailError(f"{place}: {key}: found {text[:40]!r}; expected a finite number")
-    return value
 
 
 # ---- BVH -------------------------------------------------------------------------------------------------------------
@@ -67,7 +58,8 @@ class _Words:
         return word
 
     def number(self, key: str) -> float:
-        return _finite(self.take(), self.place, key)
+        word = self.take()
+        return finite(f"{self.place}: {key}", word)
 
 
 def bvh_nodes(path: str | Path) -> list[Node]:
@@ -107,68 +99,49 @@ def bvh_nodes(path: str | Path) -> list[Node]:
 # ---- URDF ------------------------------------------------------------------------------------------------------------
 
 
-class _Urdf:
-    """Links and joints of a URDF with their lines: what ElementTree does not keep."""
-
-    def __init__(self) -> None:
-        self.links: list[tuple[int, str]] = []
-        self.joints: list[tuple[int, dict[str, dict[str, str]]]] = []
-        self._path: list[str] = []
-        self._parser = xml.parsers.expat.ParserCreate()
-        self._parser.StartElementHandler = self._start
-        self._parser.EndElementHandler = lambda _: self._path.pop()
-
-    def parse(self, data: bytes) -> None:
-        self._parser.Parse(data, True)
-
-    def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._path.append(tag)
-        line = self._parser.CurrentLineNumber
-        if self._path == ["robot", "link"]:
-            self.links.append((line, attributes.get("name", "")))
-        elif self._path == ["robot", "joint"]:
-            self.joints.append((line, {"joint": attributes}))
-        elif self._path[:2] == ["robot", "joint"] and len(self._path) == 3:
-            self.joints[-1][1].setdefault(tag, attributes)
-
-
 def urdf_nodes(path: str | Path) -> list[Node]:
     """The links of a URDF: roots first, then by joint in file order. Raises :class:`GuardrailError` with the line."""
-    urdf = _Urdf()
-    try:
-        urdf.parse(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise GuardrailError(f"{path}: no such file") from None
-    except OSError as exc:
-        raise GuardrailError(f"{path}: cannot be read: {exc}") from exc
-    except (xml.parsers.expat.ExpatError, ValueError, LookupError) as exc:
-        raise GuardrailError(f"{path}: not well-formed XML: {exc}") from None
-    if not urdf.links:
+    root = read_xml(Path(path))
+    links = root.findall("link") if root.tag == "robot" else []
+    if not links:
         raise GuardrailError(f"{path}: no <link> in a <robot> found")
-    names = {name for _, name in urdf.links}
+    names = {link.get("name", "") for link in links}
     nodes: list[Node] = []
-    for line, joint in urdf.joints:
-        place = f"{path}: line {line}: joint {joint['joint'].get('name', '')!r}"
-        kind = joint["joint"].get("type", "")
+    for joint in root.findall("joint"):
+        place = f"{path}: line {_line(joint)}: joint {joint.get('name', '')!r}"
+        kind = joint.get("type", "")
         if kind not in ("revolute", "continuous", "fixed"):
             raise GuardrailError(f"{place}: type: found {kind!r}; expected a joint that keeps its bone's length")
-        ends = [joint.get(end, {}).get("link", "") for end in ("parent", "child")]
+        ends = [_attributes(joint, end).get("link", "") for end in ("parent", "child")]
         for end, link in zip(("parent", "child"), ends, strict=True):
             if link not in names:
                 raise GuardrailError(f"{place}: <{end}> link: found {link!r}; expected the name of a <link>")
-        origin = joint.get("origin", {})
+        origin = _attributes(joint, "origin")
         offset, rpy = (_triple(origin.get(key, "0 0 0"), place, key) for key in ("xyz", "rpy"))
         nodes.append(Node(ends[1], ends[0], offset, place, _rotation(rpy)))
     children = {node.name for node in nodes}
-    roots = [Node(name, None, np.zeros(3), f"{path}: line {line}") for line, name in urdf.links if name not in children]
+    roots = [
+        Node(name, None, np.zeros(3), f"{path}: line {_line(link)}")
+        for link in links
+        if (name := link.get("name", "")) not in children
+    ]
     return roots + nodes
+
+
+def _line(element: ET.Element) -> int:
+    return element.line if isinstance(element, Element) else 0
+
+
+def _attributes(element: ET.Element, tag: str) -> dict[str, str]:
+    child = element.find(tag)
+    return {} if child is None else child.attrib
 
 
 def _triple(text: str, place: str, key: str) -> FloatArray:
     words = text.split()
     if len(words) != 3:
         raise GuardrailError(f"{place}: <origin> {key}: found {text[:40]!r}; expected three numbers")
-    return np.array([_finite(word, place, f"<origin> {key}") for word in words])
+    return np.array([finite(f"{place}: <origin> {key}", word) for word in words])
 
 
 def _rotation(rpy: FloatArray) -> FloatArray:

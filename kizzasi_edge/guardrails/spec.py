@@ -9,10 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictInt, StrictStr
 
 from kizzasi_edge.errors import GuardrailError
-from kizzasi_edge.guardrails.limits import joint_limits
 from kizzasi_edge.toml_file import Number, Section, read_toml, validate
-
-__all__ = ["GuardFile", "joint_limits", "load_spec", "parse_spec", "require_supported"]
 
 PerJoint = Number | list[Number]
 ByName = dict[StrictStr, Number]
@@ -198,6 +195,11 @@ def require_supported(spec: GuardFile, where: str | Path) -> None:
         if constraint.kind in LATER_KINDS:
             raise GuardrailError(
                 f"{where}: [constraint] kind: found {constraint.kind!r}, which this version does not enforce; remove it"
+            )
+    for key in ("jerk", "effort"):
+        if getattr(spec.joints, key) is not None:
+            raise GuardrailError(
+                f"{where}: [joints] {key}: not enforced on position commands by this version; remove it"
             )
     for section in ("temporal", "dynamics"):
         if getattr(spec, section):

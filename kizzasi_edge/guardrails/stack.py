@@ -16,7 +16,8 @@ from kizzasi_edge.guardrails.coupled import build_coupled
 from kizzasi_edge.guardrails.coupled_spec import coupled_rules
 from kizzasi_edge.guardrails.explain import explain
 from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits, to_lattice
-from kizzasi_edge.guardrails.spec import GuardFile, joint_limits, load_spec
+from kizzasi_edge.guardrails.limits import joint_limits
+from kizzasi_edge.guardrails.spec import GuardFile, load_spec
 from kizzasi_edge.guardrails.verdict import RULE_BITS, Status, Verdict
 
 FloatArray = npt.NDArray[np.float32]
@@ -117,7 +118,7 @@ class Guardrails:
         stands where it stood.
         """
         out = np.empty(self._n, np.float32)
-        self.step_into(command, out, position=position, velocity=velocity, signals=signals, stamp_ns=stamp_ns)
+        self._run(command, out, position, velocity, signals)
         return out, self._verdict(stamp_ns)
 
     def step_into(
@@ -131,15 +132,27 @@ class Guardrails:
         stamp_ns: int = 0,
     ) -> Verdict:
         """:meth:`step` into ``out``. The verdict returned is the guard's own: it changes with the next call."""
+        if out.shape != self._shape or out.dtype != np.float32:
+            raise InputError(f"out: found {out.dtype} {out.shape}; expected float32 {self._shape}")
+        self._run(command, out, position, velocity, signals)
+        return self._refresh(stamp_ns)
+
+    def _run(
+        self,
+        command: npt.ArrayLike,
+        out: FloatArray,
+        position: npt.ArrayLike | None,
+        velocity: npt.ArrayLike | None,
+        signals: Mapping[str, float] | None,
+    ) -> None:
         if signals is not None or velocity is not None:
             self._refuse_unused(velocity, signals)
         core = self._core
-        if np.shape(command) != self._shape:
+        shape = command.shape if isinstance(command, np.ndarray) else np.shape(command)
+        if shape != self._shape:
             raise InputError(
-                f"command: found shape {np.shape(command)}; expected {self._shape}, one for each of {list(self.joints)}"
+                f"command: found shape {shape}; expected {self._shape}, one for each of {list(self.joints)}"
             )
-        if out.shape != self._shape or out.dtype != np.float32:
-            raise InputError(f"out: found {out.dtype} {out.shape}; expected float32 {self._shape}")
         if not self._seeded:
             if position is None:
                 raise GuardrailError(
@@ -149,7 +162,6 @@ class Guardrails:
         core.command[:] = command
         core.run()
         out[:] = core.out
-        return self._refresh(stamp_ns)
 
     def miss(self, out: FloatArray, stamp_ns: int = 0) -> Verdict:
         """One period without a proposal (stale input, late model): coast within the budget, then brake."""

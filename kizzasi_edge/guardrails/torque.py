@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, StrictStr
 
 from kizzasi_edge.errors import GuardrailError, InputError
 from kizzasi_edge.guardrails.dynamics import Dynamics, braking_authority
@@ -25,7 +24,7 @@ from kizzasi_edge.guardrails.project import BAD_INPUT, INFEASIBLE, Projection
 from kizzasi_edge.guardrails.rows import Row
 from kizzasi_edge.guardrails.spec import DynamicsSection, FaultsSection, GuardFile, PerJoint, check_keys
 from kizzasi_edge.guardrails.verdict import Status, Verdict
-from kizzasi_edge.toml_file import Number, read_toml, validate
+from kizzasi_edge.toml_file import read_toml, validate
 
 __all__ = ["TorqueFile", "TorqueGuard"]
 
@@ -47,20 +46,10 @@ RULES = {
 }
 
 
-class TorqueDynamics(DynamicsSection):
-    """``[dynamics]`` of a torque guard. ``fixed``: positions of the URDF's other joints. ``minimum_authority``: the
-    least share of ``acceleration`` that must be left for braking. ``torque_rate``: largest change of torque per second
-    [N·m/s], relaxed where braking needs more."""
-
-    fixed: dict[StrictStr, Number] = {}
-    minimum_authority: Annotated[Number, Field(gt=0, le=1)] = 0.25
-    torque_rate: PerJoint | None = None
-
-
 class TorqueFile(GuardFile):
     """A guard file with ``command = "torque"``."""
 
-    dynamics: TorqueDynamics
+    dynamics: DynamicsSection
 
 
 class TorqueGuard:
@@ -384,6 +373,11 @@ def _require_supported(spec: TorqueFile, path: str | Path) -> None:
     """Refuse what the schema knows and this guard would not enforce."""
     if spec.guard.command != "torque":
         raise GuardrailError(f"{path}: [guard] command: found {spec.guard.command!r}; expected 'torque'")
+    for key in ("miss_budget", "nan_ticks", "on_clamp"):
+        if key in spec.guard.model_fields_set:
+            raise GuardrailError(f"{path}: [guard] {key}: not used by the torque guard; remove it")
+    if spec.joints.jerk is not None:
+        raise GuardrailError(f"{path}: [joints] jerk: not enforced on torque commands; remove it")
     for constraint in spec.constraint:
         if constraint.kind not in ("range", "less", "greater", *(set(BOUNDED) - {"jerk"})):
             raise GuardrailError(

@@ -114,6 +114,12 @@ def test_refusals_name_file_section_key_found_and_expected(
     assert len(message.splitlines()) <= 13
 
 
+@pytest.mark.parametrize("key", ["jerk", "effort"])
+def test_limits_of_joints_that_nothing_enforces_are_refused(tmp_path: Path, key: str) -> None:
+    message = refusal(tmp_path, GOOD.replace("[joints]", f"[joints]\n{key} = 5.0", 1))
+    assert f"[joints] {key}: not enforced on position commands" in message
+
+
 @pytest.mark.parametrize("kind", LATER_KINDS)
 def test_kinds_of_a_later_version_are_refused_rather_than_ignored(tmp_path: Path, kind: str) -> None:
     message = refusal(tmp_path, GOOD + f'[[constraint]]\nkind = "{kind}"\nname = "c"\n')
