@@ -6,7 +6,6 @@ import math
 import shutil
 import subprocess
 import tracemalloc
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize  # type: ignore[import-untyped]
+from skeletons import cmu_human, two_bones
 
 from kizzasi_edge.errors import GuardrailError, InputError
 from kizzasi_edge.guardrails.bones import BonesGuard, channel_names
@@ -26,51 +26,10 @@ Array = npt.NDArray[np.float64]
 
 SOURCES = Path(__file__).resolve().parents[2] / "firmware_bridge" / "c"
 
-# A skeleton like those of CMU's motion-capture files, in inches: zero offsets where a joint only turns another.
-LEG = [("HipJoint", 0, 0, 0), ("UpLeg", 1.36, -1.79, 0.84), ("Leg", 2.45, -6.73, 0), ("Foot", 2.56, -7.04, 0)]
-LEG += [("ToeBase", 0.17, -0.46, 2.1)]
-SPINE = [("LowerBack", 0, 0, 0), ("Spine", 0.02, 2.03, -0.12), ("Spine1", 0.04, 2.04, -0.12)]
-HEAD = [("Neck", 0, 0, 0), ("Neck1", -0.05, 1.75, 0.23), ("Head", 0.12, 1.76, -0.35)]
-ARM = [("Shoulder", 0, 0, 0), ("Arm", 3.36, 1.2, -0.31), ("ForeArm", 4.98, 0, 0), ("Hand", 3.48, 0, 0)]
-ARM += [("FingerBase", 0, 0, 0), ("HandIndex1", 0.71, 0, 0)]
-
-
-def cmu_bvh() -> str:
-    lines = ["HIERARCHY", "ROOT Hips", "{", "OFFSET 0.00000 0.00000 0.00000"]
-    lines += ["CHANNELS 6 Xposition Yposition Zposition Zrotation Yrotation Xrotation"]
-
-    def chain(prefix: str, joints: list[tuple[str, float, float, float]], side: int, middle: str = "") -> None:
-        for name, x, y, z in joints:
-            lines.extend([f"JOINT {prefix}{name}", "{", f"OFFSET {side * x:.5f} {y:.5f} {z:.5f}"])
-            lines.append("CHANNELS 3 Zrotation Yrotation Xrotation")
-        if middle:
-            chain("", HEAD, 1)
-            chain("Left", ARM, 1)
-            chain("Right", ARM, -1)
-        else:
-            lines.extend(["End Site", "{", "OFFSET 0.00000 0.40000 0.30000", "}"])
-        lines.extend(["}"] * len(joints))
-
-    chain("L", LEG, 1)
-    chain("R", LEG, -1)
-    chain("", SPINE, 1, middle="here")
-    return "\n".join([*lines, "}", "MOTION", "Frames: 0", "Frame Time: .0083333", ""])
-
-
-def loaded(folder: Path, text: str, kind: str) -> Skeleton:
-    path = folder / f"s.{kind}"
-    path.write_text(text)
-    read: Callable[[Path], Skeleton] = getattr(Skeleton, f"from_{kind}")
-    return read(path)
-
 
 @pytest.fixture(scope="module")
 def human(tmp_path_factory: pytest.TempPathFactory) -> Skeleton:
-    path = tmp_path_factory.mktemp("bvh") / "cmu.bvh"
-    path.write_text(cmu_bvh())
-    skeleton = Skeleton.from_bvh(path, scale=0.0564)
-    bends = {"LLeg": 0.9, "RLeg": 0.9, "LFoot": 2.5, "RFoot": 2.5, "LeftForeArm": 2.6, "RightForeArm": 2.6, "Head": 1.0}
-    return skeleton.with_cones(bends)
+    return cmu_human(tmp_path_factory.mktemp("bvh"))
 
 
 def rest_pose(skeleton: Skeleton) -> Array:
@@ -220,12 +179,6 @@ def test_speeds_and_cones_hold_together(seed: int, n: int, log_turn: float, jump
         assert np.linalg.norm(sent[0] - before[0]) <= step * (1 + 1e-12)
         for i, p in enumerate(skeleton.parents[1:], 1):
             assert angle(before[i] - before[p], sent[i] - sent[p]) <= turn + 1e-9
-
-
-def two_bones(cone: float) -> Skeleton:
-    return Skeleton(
-        ("a", "b", "c"), (-1, 0, 1), np.ones(3), np.tile([1.0, 0, 0], (3, 1)), np.array([4, 4, cone]).clip(0, np.pi)
-    )
 
 
 def best_on_sphere(u: Array, caps: list[tuple[Array, float]]) -> float:
@@ -458,199 +411,3 @@ def test_many_poses_in_c(tmp_path: Path, flags: str, poses: int) -> None:
     assert float(out[1]) <= 1e-12
     assert float(out[2]) <= 1e-9
     assert out[3] == "0"
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-def test_bvh_like_cmu(human: Skeleton) -> None:
-    assert human.names[:5] == ("Hips", "LUpLeg", "LLeg", "LFoot", "LToeBase")
-    assert len(human.names) == 26
-    assert human.merged["LHipJoint"] == "Hips"
-    assert human.merged["LeftFingerBase"] == "LeftHand"
-    parent = {name: human.names[p] for name, p in zip(human.names, human.parents, strict=True) if p >= 0}
-    assert (parent["RUpLeg"], parent["Neck1"], parent["RightArm"]) == ("Hips", "Spine1", "Spine1")
-    at = human.names.index("LLeg")
-    assert human.lengths[at] == pytest.approx(0.0564 * math.hypot(2.45, 6.73))
-    np.testing.assert_allclose(human.rest_directions[at], unit(np.array([2.45, -6.73, 0])))
-    assert human.cones[at] == 0.9
-
-
-def test_bvh_without_end_sites(tmp_path: Path) -> None:
-    (tmp_path / "c.bvh").write_text("\ufeff" + cmu_bvh().replace("\n", "\r\n"), encoding="utf-8", newline="")
-    names = Skeleton.from_bvh(tmp_path / "c.bvh", end_sites=False).names
-    assert len(names) == 21
-    assert not any(name.endswith("_end") for name in names)
-
-
-BVH = "HIERARCHY\nROOT a\n{\nOFFSET 0 0 0\nCHANNELS 0\nJOINT b\n{\nOFFSET 0 1 0\nCHANNELS 0\n}\n}\n"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("HIERARCHY", "", "line 2: found ROOT; expected HIERARCHY"),
-        ("0 1 0", "0 x 0", "line 8: OFFSET: found 'x'; expected a finite number"),
-        ("0 1 0", "0 inf 0", "line 8: OFFSET: found 'inf'"),
-        ("0 1 0", "0 1_0 0", "line 8: OFFSET: found '1_0'"),
-        ("0 1 0", "0 1", "line 9: OFFSET: found 'CHANNELS'"),
-        ("0 1 0", "0 5000 0", "line 6: length: found 5000"),
-        ("JOINT b", "JOINT a", "line 6: found node 'a' again"),
-        ("JOINT b", "JOINT b c", "line 6: found c; expected {"),
-        ("CHANNELS 0\n}", "CHANNELS 1 Wrotation\n}", "line 9: found Wrotation; expected Xposition or"),
-        ("}\n}\n", "}\n", "expected JOINT or End or }"),
-        ("}\n}\n", "}\n}\nROOT c", "line 12: found ROOT; expected MOTION or the end of the file"),
-    ],
-)
-def test_bvh_errors_have_lines(tmp_path: Path, old: str, new: str, message: str) -> None:
-    assert loaded(tmp_path, BVH, "bvh").names == ("a", "b")
-    with pytest.raises(GuardrailError) as caught:
-        loaded(tmp_path, BVH.replace(old, new), "bvh")
-    assert message in str(caught.value)
-    assert "s.bvh" in str(caught.value)
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_bvh_reader_takes_or_refuses_anything(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    tokens = [
-        "HIERARCHY",
-        "ROOT a",
-        "JOINT b",
-        "End Site",
-        "{",
-        "}",
-        "OFFSET",
-        "0 1 2",
-        "CHANNELS",
-        "0",
-        "nan",
-        "-1e999",
-    ]
-    words = data.draw(st.lists(st.sampled_from(tokens) | st.text(max_size=8), max_size=30))
-    text = data.draw(st.sampled_from([BVH, cmu_bvh()]))
-    at, gone = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 40))
-    raw = " ".join(words) if data.draw(st.booleans()) else text[:at] + " ".join(words[:4]) + text[at + gone :]
-    (folder / "fuzz.bvh").write_bytes(raw.encode("utf-8", "surrogatepass"))
-    try:
-        skeleton = Skeleton.from_bvh(folder / "fuzz.bvh")
-    except GuardrailError as exc:
-        refusal = str(exc)
-    else:
-        BonesGuard(skeleton, 30.0)
-        return
-    assert "fuzz.bvh" in refusal
-
-
-@settings(max_examples=100, deadline=None)
-@given(raw=st.binary(max_size=200))
-def test_readers_refuse_bytes(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzz.any"
-    path.write_bytes(raw)
-    for read in (Skeleton.from_bvh, Skeleton.from_urdf, Skeleton.from_toml):
-        with pytest.raises(GuardrailError, match=r"fuzz\.any"):
-            read(path)
-
-
-URDF = """<robot name="r">
-<link name="base"/><link name="upper"/><link name="hidden"/><link name="fore"/>
-<joint name="j2" type="revolute"><parent link="upper"/><child link="hidden"/>
-  <origin xyz="0 0 0" rpy="0 1.5707963267948966 0"/></joint>
-<joint name="j1" type="continuous"><parent link="base"/><child link="upper"/>
-  <origin xyz="0 0 0.5" rpy="1.5707963267948966 0 0"/></joint>
-<joint name="j3" type="fixed"><parent link="hidden"/><child link="fore"/>
-  <origin xyz="0 0 2"/></joint>
-</robot>"""
-
-
-def test_urdf(tmp_path: Path) -> None:
-    skeleton = loaded(tmp_path, URDF, "urdf")
-    assert skeleton.names == ("base", "upper", "fore")
-    assert skeleton.parents == (-1, 0, 1)
-    assert skeleton.merged == {"hidden": "upper"}
-    np.testing.assert_allclose(skeleton.lengths, [0, 0.5, 2])
-    # z of the hidden frame: Ry(90°) turns it to x of the upper frame, and Rx(90°) keeps that
-    np.testing.assert_allclose(skeleton.rest_directions, [[0, 0, 0], [0, 0, 1], [1, 0, 0]], atol=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('"continuous"', '"prismatic"', "line 5: joint 'j1': type: found 'prismatic'"),
-        ('xyz="0 0 2"', 'xyz="0 0"', "line 7: joint 'j3': <origin> xyz: found '0 0'; expected three numbers"),
-        ('xyz="0 0 2"', 'xyz="0 0 nan"', "line 7: joint 'j3': <origin> xyz: found 'nan'"),
-        ('<link name="base"/>', "", "line 5: joint 'j1': <parent> link: found 'base'"),
-        ('<link name="base"/>', '<link name="base"/><link name="b2"/>', "line 2: found a second root 'b2'"),
-        ('<parent link="base"/>', '<parent link="fore"/>', "cycle"),
-        ('<child link="fore"/>', '<child link="upper"/>', "line 7: joint 'j3': found node 'upper' again"),
-        ("</robot>", "", "not well-formed XML"),
-    ],
-)
-def test_urdf_errors_have_lines(tmp_path: Path, old: str, new: str, message: str) -> None:
-    with pytest.raises(GuardrailError) as caught:
-        loaded(tmp_path, URDF.replace(old, new), "urdf")
-    assert message in str(caught.value)
-
-
-TOML = """schema = 1
-[[node]]
-name = "hand"
-parent = "elbow"
-length = 0.3
-direction = [0, -2, 0]
-cone = 2.5
-[[node]]
-name = "elbow"
-parent = "shoulder"
-length = 0.4
-direction = [1.0, 0, 0]
-[[node]]
-name = "shoulder"
-"""
-
-
-def test_toml(tmp_path: Path) -> None:
-    skeleton = loaded(tmp_path, TOML, "toml")
-    assert skeleton.names == ("shoulder", "elbow", "hand")
-    np.testing.assert_allclose(skeleton.lengths, [0, 0.4, 0.3])
-    np.testing.assert_allclose(skeleton.rest_directions[2], [0, -1, 0])
-    assert skeleton.cones.tolist() == [math.pi, math.pi, 2.5]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("length = 0.3\n", "", "[[node]] 1: length: missing"),
-        ("length = 0.3", "length = 0", "[[node]] 1: length: found 0"),
-        ("length = 0.3", "length = 1e-9", "[[node]] 1: length: found 1e-09; expected at least 1e-06"),
-        ("length = 0.3", "lenght = 0.3", "lenght: unknown key"),
-        ("[0, -2, 0]", "[0, 0, 0]", "[[node]] 1: direction: found"),
-        ("[0, -2, 0]", "[0, 2]", "[[node]] 1 direction"),
-        ("cone = 2.5", "cone = 4", "node 'hand': cone: found 4; expected 0 to"),
-        ('parent = "shoulder"', 'parent = "hand"', "[[node]] 1: no root leads to ['hand', 'elbow']"),
-        ('parent = "shoulder"', 'parent = "neck"', "[[node]] 2: parent: found 'neck'"),
-        ("[1.0, 0, 0]", "[1.0, 0, 0]\ncone = 1", "node 'elbow': cone: found 1; its parent is the root"),
-        ('name = "shoulder"\n', 'name = "shoulder"\nlength = 1', "[[node]] 3: found the root 'shoulder' with a bone"),
-        ('name = "shoulder"\n', 'name = "shoulder"\n[[node]]\nname = "hip"', "[[node]] 4: found a second root 'hip'"),
-        ('name = "shoulder"\n', 'name = "elbow"\n', "[[node]] 3: found node 'elbow' again"),
-    ],
-)
-def test_toml_errors(tmp_path: Path, old: str, new: str, message: str) -> None:
-    with pytest.raises(GuardrailError) as caught:
-        loaded(tmp_path, TOML.replace(old, new), "toml")
-    assert message in str(caught.value)
-
-
-def test_too_many_nodes_and_bad_arrays() -> None:
-    n = MAX_NODES + 1
-    with pytest.raises(GuardrailError, match="found 129 nodes; expected 1 to 128"):
-        Skeleton(tuple(map(str, range(n))), (-1, *range(n - 1)), np.ones(n), np.ones((n, 3)), np.full(n, math.pi))
-    with pytest.raises(GuardrailError, match=r"lengths: found shape \(3,\); expected \(2,\)"):
-        Skeleton(("a", "b"), (-1, 0), np.ones(3), np.ones((2, 3)), np.full(2, math.pi))
-    with pytest.raises(GuardrailError, match="'b': parent: found 1; expected 0 to 0"):
-        Skeleton(("a", "b"), (-1, 1), np.ones(2), np.ones((2, 3)), np.full(2, math.pi))
-    with pytest.raises(GuardrailError, match=r"nodes \['a'\] are there twice"):
-        Skeleton(("a", "a"), (-1, 0), np.ones(2), np.ones((2, 3)), np.full(2, math.pi))
-    with pytest.raises(GuardrailError, match="cones: found 'tail'"):
-        two_bones(1.0).with_cones({"tail": 1.0})

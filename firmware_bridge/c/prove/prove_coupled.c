@@ -16,23 +16,13 @@
 #include <time.h>
 
 #include "../kz_coupled.h"
+#include "prove_random.h"
 
 #define RATE 500
 #define FRACTION 10 /* coefficients are multiples of 2^-10 */
 #define QUANTUM 21  /* and positions of 2^-21 rad */
 
 typedef __int128 wide;
-
-static uint64_t state;
-
-static uint64_t random64(void) { /* xorshift64* */
-  state ^= state >> 12;
-  state ^= state << 25;
-  state ^= state >> 27;
-  return state * 0x2545F4914F6CDD1Dull;
-}
-
-static int64_t between(int64_t lo, int64_t hi) { return lo + (int64_t)(random64() % (uint64_t)(hi - lo + 1)); }
 
 /* The same rules as kz_coupled has, as integers: a.z <= b with z in quanta (per period), z'Qz <= r. */
 typedef struct {

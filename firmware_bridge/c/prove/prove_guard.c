@@ -15,17 +15,7 @@
 #include <time.h>
 
 #include "../kz_guard.h"
-
-static uint64_t state;
-
-static uint64_t random64(void) { /* xorshift64* */
-  state ^= state >> 12;
-  state ^= state << 25;
-  state ^= state >> 27;
-  return state * 0x2545F4914F6CDD1Dull;
-}
-
-static int64_t between(int64_t lo, int64_t hi) { return lo + (int64_t)(random64() % (uint64_t)(hi - lo + 1)); }
+#include "prove_random.h"
 
 /* Spread over magnitudes, so that small values are as common as large ones. */
 static int64_t magnitude(int64_t most) {
