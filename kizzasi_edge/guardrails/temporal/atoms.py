@@ -9,22 +9,17 @@ one Python function for all atoms of a rule is generated.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
-from kizzasi_edge.guardrails.temporal.syntax import MAX_DEPTH, Token, check_length, refuse
+from kizzasi_edge.guardrails.temporal.reader import Reader
 
 HOLDS, FAILS, INVALID = 1, 0, -1
 """What an atom's evaluation gives. INVALID: a NaN took part, a signal was missing, or a divisor was 0."""
 
 VECTORS = ("position", "velocity", "command")
 FUNCTIONS = ("abs", "min", "max", "sum", "norm")
-_TOKEN = re.compile(
-    r"[ \t\r\n]*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)"
-    r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol><=|>=|==|!=|[-+*/()\[\],.<>]))"
-)
+_OPERATORS = r"<=|>=|==|!=|[-+*/()\[\],.<>]"
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 
@@ -83,9 +78,7 @@ def parse_atom(
 
     Raises :class:`GuardrailError` naming ``where``, the atom, the column, what was found and what was expected.
     """
-    place = f"{where} {name!r}"
-    check_length(text, place)
-    return _Parser(name, text, joints, signals, place).parse()
+    return _Parser(name, text, joints, signals, f"{where} {name!r}").parse()
 
 
 def signals_of(atom: Comparison) -> frozenset[str]:
@@ -101,38 +94,11 @@ def signals_of(atom: Comparison) -> frozenset[str]:
     return names(atom.left) | names(atom.right)
 
 
-class _Parser:
+class _Parser(Reader):
     def __init__(self, name: str, text: str, joints: Sequence[str], signals: Sequence[str] | None, where: str) -> None:
-        self.name, self.text, self.where = name, text, where
+        super().__init__(text, where, symbols=_OPERATORS, expected="a name, a number or an operator")
+        self.name, self.signals = name, signals
         self.joints = {joint: i for i, joint in enumerate(joints)}
-        self.signals = signals
-        self.tokens: list[Token] = []
-        at = 0
-        while match := _TOKEN.match(text, at):
-            kind = match.lastgroup or ""
-            found = match.group(kind)
-            self.tokens.append(Token(found if kind == "symbol" else kind, found, match.start(kind)))
-            at = match.end()
-        rest = text[at:].lstrip(" \t\r\n")
-        if rest:
-            refuse(text, len(text) - len(rest), repr(rest[0]), "a name, a number or an operator", where)
-        self.tokens.append(Token("end", "", len(text)))
-        self.i = 0
-        self.depth = 0
-
-    def fail(self, expected: str, at: int | None = None) -> NoReturn:
-        token = self.tokens[self.i if at is None else at]
-        refuse(self.text, token.at, repr(token.text) if token.text else "the end", expected, self.where)
-
-    def accept(self, *kinds: str) -> Token | None:
-        token = self.tokens[self.i]
-        if token.kind not in kinds:
-            return None
-        self.i += 1
-        return token
-
-    def expect(self, kind: str, expected: str) -> Token:
-        return self.accept(kind) or self.fail(expected)
 
     def parse(self) -> Comparison:
         left = self.scalar()
@@ -149,11 +115,6 @@ class _Parser:
         if is_vector(expression):
             self.fail("a single number on each side: use max, min, sum, norm, or name one joint", start)
         return expression
-
-    def deeper(self, by: int) -> None:
-        self.depth += by
-        if self.depth > MAX_DEPTH:
-            self.fail(f"at most {MAX_DEPTH} operators and parentheses inside one another")
 
     def sum(self) -> Expression:
         return self.chain(("+", "-"), self.product)

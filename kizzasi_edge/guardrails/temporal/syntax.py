@@ -8,19 +8,13 @@ Intervals are kept in periods; nothing after the parser knows seconds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
-from typing import NoReturn
 
-from kizzasi_edge.errors import GuardrailError
+from kizzasi_edge.guardrails.temporal.reader import Reader, refuse
 
-MAX_LENGTH = 4096
-"""Characters in a formula or an atom."""
-MAX_DEPTH = 48
-"""Operators and parentheses inside one another."""
 MAX_PERIODS = 1_000_000
 """The longest interval, in command periods."""
 ROUNDING = Fraction(1, 1_000_000)
@@ -98,37 +92,9 @@ RESERVED = frozenset(_WORDS)
 """Words that cannot name an atom."""
 _SYMBOLS = {"&&": "and", "||": "or", "&": "and", "|": "or"}
 _PREFIX = frozenset("!GFXOHY")
-_TOKEN = re.compile(
-    r"[ \t\r\n]*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)"
-    r"|(?P<word>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol><->|->|&&|\|\||[!&|()\[\],]))"
-)
+_OPERATORS = r"<->|->|&&|\|\||[!&|()\[\],]"
 _LEVELS = (("<->",), ("->",), ("or",), ("and",), ("U", "S"))
 _RIGHT = frozenset(("->", "U", "S"))
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """``kind``: ``number``, ``atom``, ``end`` or the operator itself; ``at`` counts characters from 0."""
-
-    kind: str
-    text: str
-    at: int
-
-
-def refuse(text: str, at: int, found: str, expected: str, where: str) -> NoReturn:
-    """Raise :class:`GuardrailError` with a caret under character ``at`` of ``text`` (an excerpt when it is long)."""
-    at = min(at, len(text))
-    start = max(0, at - 60)
-    excerpt = "".join(c if c.isprintable() else " " for c in text[start : start + 100])
-    raise GuardrailError(
-        f"{where}: column {at + 1}: found {found}; expected {expected}\n  {excerpt}\n  {' ' * (at - start)}^"
-    )
-
-
-def check_length(text: str, where: str) -> None:
-    """Refuse a text longer than :data:`MAX_LENGTH`."""
-    if len(text) > MAX_LENGTH:
-        refuse(text, MAX_LENGTH, f"{len(text)} characters", f"at most {MAX_LENGTH}", where)
 
 
 def parse(text: str, rate_hz: float, where: str = "formula") -> Formula:
@@ -136,7 +102,6 @@ def parse(text: str, rate_hz: float, where: str = "formula") -> Formula:
 
     Raises :class:`GuardrailError` naming ``where``, the column, what was found there and what was expected.
     """
-    check_length(text, where)
     return _Parser(text, rate_hz, where).parse()
 
 
@@ -177,52 +142,23 @@ def horizon(formula: Formula) -> int | None:
     return most
 
 
-class _Parser:
+class _Parser(Reader):
     def __init__(self, text: str, rate_hz: float, where: str) -> None:
-        self.text, self.rate, self.where = text, Fraction(rate_hz), where
-        self.tokens = list(self._lex())
-        self.i = 0
-        self.depth = 0
-
-    def _lex(self) -> Iterator[Token]:
-        at, text = 0, self.text
-        while match := _TOKEN.match(text, at):
-            kind = match.lastgroup or ""
-            found, start, at = match.group(kind), match.start(kind), match.end()
-            if kind == "word":
-                kind = _WORDS.get(found, "atom")
-            elif kind == "symbol":
-                kind = _SYMBOLS.get(found, found)
-            yield Token(kind, found, start)
-        rest = text[at:].lstrip(" \t\r\n")
-        if rest:
-            where = len(text) - len(rest)
-            refuse(text, where, repr(text[where]), "an operator, an atom's name, a number or a parenthesis", self.where)
-        yield Token("end", "", len(text))
-
-    def fail(self, expected: str) -> NoReturn:
-        token = self.tokens[self.i]
-        refuse(self.text, token.at, repr(token.text) if token.text else "the end", expected, self.where)
-
-    def accept(self, *kinds: str) -> Token | None:
-        token = self.tokens[self.i]
-        if token.kind not in kinds:
-            return None
-        self.i += 1
-        return token
-
-    def expect(self, kind: str, expected: str) -> Token:
-        return self.accept(kind) or self.fail(expected)
+        super().__init__(
+            text,
+            where,
+            symbols=_OPERATORS,
+            expected="an operator, an atom's name, a number or a parenthesis",
+            words=_WORDS,
+            word="atom",
+            aliases=_SYMBOLS,
+        )
+        self.rate = Fraction(rate_hz)
 
     def parse(self) -> Formula:
         formula = self.binary(0)
         self.expect("end", "an operator or the end of the formula")
         return formula
-
-    def deeper(self, by: int) -> None:
-        self.depth += by
-        if self.depth > MAX_DEPTH:
-            self.fail(f"at most {MAX_DEPTH} operators and parentheses inside one another")
 
     def binary(self, level: int) -> Formula:
         if level == len(_LEVELS):
