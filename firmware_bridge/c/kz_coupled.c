@@ -146,7 +146,7 @@ static double form(const kz_coupled *g, const kz_quadratic *f, const double *z) 
  * walked in Gray code order, one joint at a time. With more than MOVING joints only the bound is used, for its far corner. */
 static double farthest(const kz_coupled *g, const kz_quadratic *f, const motion *m, double enough, uint32_t *corner) {
   const int32_t n = g->n;
-  double gradient[KZ_PROJECT_N], value = form(g, f, m->after), bound = value, best = value, sign;
+  double gradient[KZ_PROJECT_N], value = form(g, f, m->after), bound = value, best = value;
   uint8_t moving[KZ_PROJECT_N];
   uint32_t at = 0, count = 0;
   *corner = 0;
@@ -160,20 +160,21 @@ static double farthest(const kz_coupled *g, const kz_quadratic *f, const motion 
     if (gradient[i] * s > 0) *corner |= 1u << i;
   }
   if (bound <= enough || count > MOVING) return bound;
+  *corner = 0;
   for (uint32_t k = 1; k < 1u << count; k++) {
     uint32_t flip = 0, i;
+    double by;
     while (!(k >> flip & 1)) flip++;
     i = moving[flip];
-    sign = at >> i & 1 ? -m->beyond[i] : m->beyond[i];
-    value += sign * (gradient[i] + sign * f->q[i][i]);
-    for (int32_t j = 0; j < n; j++) gradient[j] += 2 * sign * f->q[j][i];
+    by = at >> i & 1 ? -m->beyond[i] : m->beyond[i];
+    value += by * (gradient[i] + by * f->q[i][i]);
+    for (int32_t j = 0; j < n; j++) gradient[j] += 2 * by * f->q[j][i];
     at ^= 1u << i;
     if (value > best) {
       best = value;
       *corner = at;
     }
   }
-  if (best == form(g, f, m->after)) *corner = 0;
   return best;
 }
 
@@ -199,10 +200,11 @@ static uint64_t broken(const kz_coupled *g, const motion *m, uint64_t rows, uint
   return found;
 }
 
-uint64_t kz_coupled_broken(const kz_coupled *g, const kz_axis *axis, const int32_t *v, uint8_t coast, uint8_t *quads) {
+int kz_coupled_keeps(const kz_coupled *g, const kz_axis *axis, const int32_t *v, uint8_t coast) {
+  uint8_t quads;
   motion m;
   look(g, axis, v, coast, &m);
-  return broken(g, &m, g->enabled, 0xFF, quads);
+  return !m.leaves && !broken(g, &m, g->enabled & ~g->soft, 0xFFu & ~g->projection.quads_soft, &quads) && !quads;
 }
 
 /* ---- the nearest admissible step --------------------------------------------------------------------------------- */

@@ -69,8 +69,7 @@ int32_t kz_coupled_admit(kz_coupled *g, kz_axis *axis, const int32_t *want, uint
 /* One period of braking, each group in proportion. */
 void kz_coupled_brake(const kz_coupled *g, kz_axis *axis);
 
-/* Rules that a step of v from `axis` breaks, now or before it can have come to rest after `coast` periods: a bit per
- * row, and the quadratics from bit 0 of *quads. */
-uint64_t kz_coupled_broken(const kz_coupled *g, const kz_axis *axis, const int32_t *v, uint8_t coast, uint8_t *quads);
+/* 1 if a step of v from `axis` keeps every hard rule, until it can have come to rest after `coast` periods more. */
+int kz_coupled_keeps(const kz_coupled *g, const kz_axis *axis, const int32_t *v, uint8_t coast);
 
 #endif

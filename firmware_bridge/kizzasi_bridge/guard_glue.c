@@ -47,13 +47,12 @@ static void no_rows(kzh_guard *g) {
 /* Where joints are coupled, they coast together or brake in proportion. */
 static void stop_coupled(kzh_guard *g, int may_coast) {
   int32_t v[KZ_MAX_CH];
-  uint8_t quads;
   for (int32_t i = 0; i < g->n; i++) {
     const kz_axis next = {g->axis[i].q + g->axis[i].v, g->axis[i].v};
     v[i] = g->axis[i].v;
     may_coast = may_coast && (v[i] == 0 || kz_viable(&g->limit[i], &next));
   }
-  if (may_coast && !kz_coupled_broken(g->coupled, g->axis, v, 0, &quads) && !quads)
+  if (may_coast && kz_coupled_keeps(g->coupled, g->axis, v, 0))
     for (int32_t i = 0; i < g->n; i++) kz_move(&g->axis[i], v[i]);
   else
     kz_coupled_brake(g->coupled, g->axis);
