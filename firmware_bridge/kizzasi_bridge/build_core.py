@@ -33,6 +33,7 @@ SOURCES = [
     C / "kz_node.c",
     C / "kz_project.c",
     C / "kz_coupled.c",
+    C / "kz_rules.c",
     C / "kz_bones.c",
     PACKAGE / "guard_glue.c",
     PACKAGE / "host_glue.c",
@@ -70,7 +71,10 @@ def make(prefix: Path = Path()) -> FFI:
         "\n".join(f'#include "{h.name}"' for h in HEADERS),
         sources=[str(prefix / s) for s in SOURCES],
         include_dirs=[str(prefix / C), str(prefix / PACKAGE)],
-        depends=[str(prefix / h) for h in [*HEADERS, C / "kz_wire.h", C / "kz_node.h", PACKAGE / "host_types.h"]],
+        depends=[
+            str(prefix / h)
+            for h in [*HEADERS, C / "kz_wire.h", C / "kz_node.h", C / "kz_rules.h", PACKAGE / "host_types.h"]
+        ],
         extra_compile_args=CFLAGS,
         libraries=["m"],
     )

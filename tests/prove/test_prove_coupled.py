@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 C = Path(__file__).parents[2] / "firmware_bridge" / "c"
-SOURCES = [str(C / "prove" / "prove_coupled.c"), *(str(C / f"kz_{part}.c") for part in ("coupled", "guard", "project"))]
+PARTS = ("coupled", "rules", "guard", "project")
+SOURCES = [str(C / "prove" / "prove_coupled.c"), *(str(C / f"kz_{part}.c") for part in PARTS)]
 
 
 @pytest.fixture(scope="session")
