@@ -145,7 +145,7 @@ static void slow_down(const kz_coupled *g, const kz_axis *axis, kz_window *w, ui
   for (int32_t i = 0; i < g->n; i++) now[i] = axis[i].q * g->quantum[i];
   for (int32_t j = 0; j < g->rows; j++) {
     const kz_row *r = &g->row[j];
-    if (r->on != KZ_ON_POSITION || !(g->enabled >> j & 1) || !r->hard || kz_dot(r->a, now, g->n) <= r->bound) continue;
+    if (r->on != KZ_ON_POSITION || !(g->enabled >> j & 1) || !r->hard || kz_dot(r->a, now, g->n) <= r->edge) continue;
     for (int32_t i = 0; i < g->n; i++) {
       const int32_t brake = kz_braked(&g->limit[i], &axis[i]), slow = max32(g->limit[i].w / 8, 1);
       if (r->a[i] == 0) continue;

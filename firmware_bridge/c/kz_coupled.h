@@ -3,7 +3,7 @@
  * A joint's own limits stay with kz_guard, in integers. Here a command of all joints is admitted only if every row
  * a.z <= b and every quadratic z'Qz + c.z <= r holds too, where z is the position of the next period, its change per
  * second, or the change of that. The comparison allows for the rounding of its own arithmetic: what it calls kept is
- * kept exactly, by the sent values.
+ * kept exactly, by the sent values. A row's edge itself passes where the sum can be shown to be exact.
  *
  * Rows on positions also hold wherever the robot can get to without another command: the joints coast up to the miss
  * budget and brake, each by itself or with its group, so the positions they can reach form the box between this
@@ -27,7 +27,7 @@ enum { KZ_TOOK_PROPOSAL = 0, KZ_TOOK_CLAMPED = 1, KZ_TOOK_PROJECTED = 2, KZ_TOOK
 /* a.z <= b in SI units. */
 typedef struct {
   double a[KZ_PROJECT_N], b;
-  double bound; /* kz_coupled_prepare: b per period, less the rounding of its own evaluation */
+  double bound, edge; /* kz_coupled_prepare: b per period, less and plus the rounding of its own evaluation */
   int32_t on, priority, hard;
 } kz_row;
 

@@ -30,6 +30,7 @@ void kz_coupled_prepare(kz_coupled *g) {
     double size = 0;
     for (int32_t i = 0; i < n; i++) size += fabs(r->a[i]) * most[i];
     r->bound = scaled(g, r->b, r->on, 1) - allowance(size, 2 * n);
+    r->edge = r->bound + 3 * allowance(size, 2 * n);
   }
   for (int32_t k = 0; k < g->quads; k++) {
     kz_quadratic *f = &g->quad[k];
@@ -105,13 +106,33 @@ static double more(double x) { return x > 0 ? x : 0; }
 
 double kz_allowed(double bound, int32_t hard, double now) { return hard && now > bound ? now : bound; }
 
+/* 1 if a.z, times `per`, is at most b and no operation on the way rounded (Dekker's sum, the product by fma). */
+static int exactly_within(const double *a, const double *z, int32_t n, double per, double b) {
+  double sum = 0;
+  for (int32_t i = 0; i < n; i++) {
+    const double product = a[i] * z[i], next = sum + product, back = next - sum;
+    if (fma(a[i], z[i], -product) != 0 || (sum - (next - back)) + (product - back) != 0) return 0;
+    sum = next;
+  }
+  return fma(sum, per, -(sum * per)) == 0 && sum * per <= b;
+}
+
 /* The largest value of the row over everything reachable, less what is allowed: > 0 is broken. */
 static double row_excess(const kz_coupled *g, const kz_row *r, const kz_motion *m) {
-  double value;
-  if (r->on != KZ_ON_POSITION) return kz_dot(r->a, r->on == KZ_ON_VELOCITY ? m->step : m->change, g->n) - r->bound;
-  value = kz_dot(r->a, m->after, g->n);
-  for (int32_t i = 0; i < g->n; i++) value += more(r->a[i] * m->beyond[i]);
-  return value - kz_allowed(r->bound, r->hard, kz_dot(r->a, m->before, g->n));
+  double z[KZ_PROJECT_N], per = 1, value, most = r->bound;
+  for (int32_t i = 0; i < g->n; i++) {
+    if (r->on == KZ_ON_POSITION)
+      z[i] = m->after[i] + (r->a[i] * m->beyond[i] > 0 ? m->beyond[i] : 0); /* whole quanta: exact */
+    else
+      z[i] = r->on == KZ_ON_VELOCITY ? m->step[i] : m->change[i];
+  }
+  value = kz_dot(r->a, z, g->n);
+  if (r->on == KZ_ON_POSITION)
+    most = kz_allowed(r->bound, r->hard, kz_dot(r->a, m->before, g->n));
+  else
+    per = r->on == KZ_ON_VELOCITY ? g->rate : g->rate * g->rate;
+  if (value > most && value <= r->edge && exactly_within(r->a, z, g->n, per, r->b)) return 0;
+  return value - most;
 }
 
 double kz_form(const kz_coupled *g, const kz_quadratic *f, const double *z) {

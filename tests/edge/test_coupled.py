@@ -93,6 +93,19 @@ def test_limits_are_reached_and_named() -> None:
     assert guard.motion[1].tolist() == [0] * 4  # and stays there
 
 
+def test_the_edge_of_a_row_itself_is_admissible() -> None:
+    guard = arm(2, miss=0).constraint("linear", "wrist", a={"j0": 1.0, "j1": -1.0}, max=0.75).build()
+    quantum = guard.quanta[0]
+    guard.reset([0.5 - quantum, -0.25])
+    for want in ([0.5, -0.25], [0.5, -0.25 + quantum], [0.5 - quantum, -0.25]):  # on it, along it, on it again
+        sent, verdict = guard.step(want)
+        assert verdict.status is Status.PASS
+        assert verdict.rules == ()
+        assert sent.tolist() == want
+    assert guard.step([0.5, -0.25 - quantum])[1].status is not Status.PASS  # one quantum beyond
+    assert keeps_rules(guard)
+
+
 def test_slides_along_a_rule_towards_the_nearest_point() -> None:
     """Slowly: while it slides, each joint keeps the room that it would need to stop alone."""
     guard = arm(2, miss=0).constraint("linear", "wrist", a={"j0": 1.0, "j1": -1.0}, max=0.8).build()
