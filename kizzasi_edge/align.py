@@ -1,4 +1,4 @@
-"""From the newest observation of every source to one model input."""
+"""From the newest observation of every source to one vector: the model's inputs, then what the guard wants beside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kizzasi_edge.frames import Observation
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One ``[[input]]``: its source, ``fields`` model name → source name, and age limit [ns] (``None`` = none)."""
+    """One ``[[input]]``: its source, ``fields`` our name → source name, and age limit [ns] (``None`` = none)."""
 
     label: str
     source: Source
@@ -24,16 +24,25 @@ class Input:
 
 
 class Align:
-    """Latest value of each model input, by name.
+    """Latest value of each input, by name: ``names`` holds the ``model_dim`` ones of the model, in its order, then what
+    else the guard reads.
 
     :meth:`read` returns an observation whose ``values`` buffer is reused by the next call; its stamps are those of
     the oldest input (CONTRACT §5). ``stale`` counts the ticks that were refused because an input was too old or
     missing, by input.
     """
 
-    def __init__(self, names: Sequence[str], inputs: Sequence[Input]) -> None:
-        """Route every model input ``names`` to a source; sources must be open. Raises :class:`ConfigError`."""
-        self.names = tuple(names)
+    def __init__(
+        self, names: Sequence[str], inputs: Sequence[Input], needed: Sequence[str] = (), welcome: Sequence[str] = ()
+    ) -> None:
+        """Route every model input ``names`` and all that the guard ``needed`` to a source, and what is ``welcome`` if
+        one offers it; sources must be open. Raises :class:`ConfigError`."""
+        offered_by_any = {
+            name for item in inputs for name in (*welcome, *needed) if item.fields.get(name, name) in item.source.names
+        }
+        extras = [*needed, *(name for name in welcome if name in offered_by_any)]
+        self.names = tuple(dict.fromkeys((*names, *extras)))
+        self.model_dim = len(names)
         self.inputs = tuple(inputs)
         self.stale = {item.label: 0 for item in inputs}
         self._values = np.zeros(len(self.names), np.float32)
@@ -52,24 +61,24 @@ class Align:
                         )
                     continue
                 if name in taken:
-                    raise ConfigError(f"{where}: model input {name!r} also comes from {taken[name]}")
+                    if name not in names and name not in needed:
+                        continue  # welcome, and given already
+                    raise ConfigError(f"{where}: input {name!r} also comes from {taken[name]}")
                 taken[name] = item.label
                 pairs.append((position, offered.index(field)))
             unknown = set(item.fields) - set(self.names)
             if unknown:
-                raise ConfigError(f"{where} fields: found {sorted(unknown)}; the model's inputs are {list(self.names)}")
+                raise ConfigError(f"{where} fields: found {sorted(unknown)}; the inputs are {list(self.names)}")
             if not pairs:
-                raise ConfigError(
-                    f"{where}: gives none of the model's inputs {list(self.names)}; it offers {list(offered)}"
-                )
+                raise ConfigError(f"{where}: gives none of the inputs {list(self.names)}; it offers {list(offered)}")
             into, out_of = zip(*pairs, strict=True)
             self._routes.append((np.array(into), np.array(out_of)))
-        missing = [name for name in self.names if name not in taken]
-        if missing:
-            raise ConfigError(f"no [[input]] gives the model inputs {missing}")
+        for asked, what in ((names, "the model inputs"), (needed, "what the guard reads:")):
+            if missing := [name for name in asked if name not in taken]:
+                raise ConfigError(f"no [[input]] gives {what} {missing}")
 
     def read(self, now_ns: int, seq: int) -> Observation | None:
-        """The model's input now, or ``None`` when an input is missing or too old."""
+        """The inputs now, or ``None`` when an input is missing or too old."""
         oldest_ns, clock_us, clock_ns = now_ns, 0, 0
         usable = True
         for item, (into, out_of) in zip(self.inputs, self._routes, strict=True):

@@ -47,7 +47,8 @@ class LoopSection(Section):
 
 class ConnectorSection(Section):
     """``[[input]]`` and ``[[output]]``: ``connector`` is a name from ``kizzasi-edge connectors``, ``fields`` maps
-    the model's name to the connector's where they differ; the connector checks the other keys."""
+    our name (a model input, a signal of the guard's rules) to the connector's where they differ; the connector checks
+    the other keys."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 

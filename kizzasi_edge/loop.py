@@ -1,14 +1,12 @@
 """THE PATH of one command: wait → read → align → step → guard → write → record (docs/life-of-a-frame.md).
 
-One thread runs it. Whatever another thread wants (arm, disarm, e-stop, clear) goes to the actuator, which is
-thread-safe; this loop only sees the actuator's state change. Nothing in here waits except ``pace.wait``.
+One thread runs it. Whatever another thread wants (arm, disarm, e-stop, clear) goes to the actuator and the guard, which
+take it at any time; this loop only sees their states change. Nothing in here waits except ``pace.wait``.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -17,11 +15,14 @@ import numpy.typing as npt
 from kizzasi_edge.align import Align
 from kizzasi_edge.clock import Pace
 from kizzasi_edge.connectors.base import Actuator
-from kizzasi_edge.errors import InputError, ModelError
+from kizzasi_edge.errors import InputError
 from kizzasi_edge.frames import Observation
-from kizzasi_edge.guardrails import Guardrails, Status, Verdict
-from kizzasi_edge.joints import command_order, position_index
+from kizzasi_edge.guarding import Guarding
+from kizzasi_edge.guardrails import Guardrails, Verdict
+from kizzasi_edge.guardrails.faults import Event, State
+from kizzasi_edge.joints import guard_order
 from kizzasi_edge.recorder import Recorder
+from kizzasi_edge.stats import LoopStats
 
 MAX_STEPS = 10
 """Most model steps of one tick: after a longer gap the node has braked, and the model must find its way anyway."""
@@ -37,22 +38,12 @@ class Policy(Protocol):
     def reset(self) -> None: ...
 
 
-@dataclass(slots=True)
-class LoopStats:
-    """Counters of a run; nothing is lost silently. ``interventions`` counts armed ticks by rule."""
-
-    ticks: int = 0
-    armed_ticks: int = 0
-    silent: int = 0
-    stale_ticks: int = 0
-    bad_inputs: int = 0
-    bad_outputs: int = 0
-    sessions: int = 0
-    interventions: Counter[str] = field(default_factory=Counter)
-
-
 class Loop:
-    """Runs one model behind one guard against one actuator (``None``: read, step, guard and record only)."""
+    """Runs one model behind one guard against one actuator (``None``: read, step, guard and record only).
+
+    ``in_flight``: number of the tick that is being worked on, 0 between ticks; the watchdog looks at it.
+    ``verdict``: the guard's last decision, its own object.
+    """
 
     def __init__(
         self,
@@ -66,79 +57,90 @@ class Loop:
         self.policy, self.guard, self.align = policy, guard, align
         self.actuator, self.pace, self.recorder = actuator, pace, recorder
         self.stats = LoopStats()
-        self._order = command_order(policy.output_names, guard.joints, guard.where)
-        self._measured = position_index(align.names, guard.joints)
-        self._proposal = np.full(len(guard.joints), np.nan, np.float32)
-        self._sent = np.zeros(len(guard.joints), np.float32)
-        self._valid = np.ones(len(guard.joints), np.bool_)
-        self._session = 0
+        self.guarding = Guarding(guard, align.names, actuator, self.stats)
+        self.in_flight = 0
+        self.verdict: Verdict | None = None
+        self._order = guard_order(policy.output_names, guard, guard.where)
+        self._proposal = np.full(len(self._order), np.nan, np.float32)
+        self._valid = np.ones(len(self._order), np.bool_)
 
     def tick(self) -> None:
         """One command period, from the wait for its start to its record."""
-        stats, actuator = self.stats, self.actuator
         periods = self.pace.wait()
-        start_ns = time.monotonic_ns()
+        self.stats.ticks += 1
+        self.in_flight = self.stats.ticks
+        self._answer(periods, time.monotonic_ns())
+        self.stats.state = self.guard.state
+        self.in_flight = 0
+
+    def _answer(self, periods: int, start_ns: int) -> None:
+        stats = self.stats
+        if self.guarding.begin(skipped=periods - 1):
+            self.policy.reset()  # a policy starts at rest from its initial state, as in training
         observation = self.align.read(start_ns, stats.ticks)
         stats.silent += periods == 0
-        session = 0 if actuator is None else actuator.session
-        stats.ticks += 1
-        if session != self._session:
-            self._session = session
-            if session:
-                stats.sessions += 1
-                self.policy.reset()  # a policy starts at rest from its initial state, as in training
         stats.stale_ticks += observation is None
-        if observation is None or not periods:  # nothing new to answer
-            if actuator is not None:
-                actuator.idle()  # no command: the node coasts, brakes and trips its TTL by itself
+        if observation is None or not periods:
+            self._rest()
             return
-        self._stand()
+        self.guarding.stand(observation)
         model_ns = self._propose(observation, periods)
-        verdict = self._guard(observation)
-        if actuator is not None:
-            if session and verdict.status is Status.ESTOP:
-                actuator.estop()  # the guard has latched: let the node latch too, and stop by itself
-            elif session:
-                actuator.write(observation.command(self.guard.joints, self._sent, self._valid))
-            else:
-                actuator.idle()
-        if session:
+        verdict = self.verdict = self.guarding.admit(self._proposal, observation)
+        self._write(verdict, observation)
+        if verdict is None:
+            return
+        armed = bool(self.guarding.session)
+        if armed:
             stats.armed_ticks += 1
-            if verdict.status:
-                stats.interventions.update(verdict.rules)
+            stats.judged(verdict)
         self.recorder.add(
             observation,
             verdict,
             proposal=self._proposal,
-            sent=self._sent,
-            armed=bool(session),
+            sent=self.guarding.sent,
+            armed=armed,
             model_ns=model_ns,
             late_ns=start_ns - observation.stamp_ns,
             tick_ns=time.monotonic_ns() - observation.stamp_ns,
         )
 
-    def _stand(self) -> None:
-        """Let the guard stand on what the device applied; without a device it stands on what it sent."""
-        motion = None if self.actuator is None else self.actuator.motion()
-        if motion is not None:
-            self.guard.rebase(*motion)
+    def _rest(self) -> None:
+        """Nothing new to answer: no command; the node coasts, brakes and trips its TTL by itself. The guard is told."""
+        if self.guarding.moving:
+            self.guarding.miss(Event.STALE)
+        if self.actuator is not None:
+            self.actuator.idle()
 
     def _propose(self, observation: Observation, periods: int) -> int:
-        """Step the model once for each period that began, so that its time stays the robot's; the last one counts."""
+        """Step the model once for each period that began, so that its time stays the robot's; the last one counts.
+
+        Whatever is wrong with a model is answered by a proposal of NaN, which the guard never passes on.
+        """
         start_ns = time.monotonic_ns()
+        x = observation.values[: self.align.model_dim]
         try:
             for _ in range(min(periods, MAX_STEPS)):
-                y = self.policy.propose(observation.values)
-        except InputError:
-            self.stats.bad_inputs += 1
-            self._proposal.fill(np.nan)
-        except ModelError:
-            self.stats.bad_outputs += 1
-            self._proposal.fill(np.nan)
-        else:
+                y = self.policy.propose(x)
+            if y.shape != self._proposal.shape:
+                raise ValueError(f"found shape {y.shape}; expected {self._proposal.shape}")
             np.take(y, self._order, out=self._proposal, mode="clip")
+        except Exception as exc:
+            if isinstance(exc, InputError):
+                self.stats.bad_inputs += 1
+            else:
+                self.stats.bad_outputs += 1
+            self.stats.last_error = f"model: {exc}"
+            self._proposal.fill(np.nan)
         return time.monotonic_ns() - start_ns
 
-    def _guard(self, observation: Observation) -> Verdict:
-        position = None if self._measured is None else observation.values[self._measured]
-        return self.guard.step_into(self._proposal, self._sent, position=position, stamp_ns=observation.stamp_ns)
+    def _write(self, verdict: Verdict | None, observation: Observation) -> None:
+        """The guard's answer to the actuator, while one is armed; its emergency stop, or its silence, is the node's."""
+        actuator = self.actuator
+        if actuator is None:
+            return
+        if not self.guarding.session:
+            actuator.idle()
+        elif verdict is None or verdict.state is State.ESTOP:
+            actuator.estop()
+        else:
+            actuator.write(observation.command(self.guard.output_names, self.guarding.sent, self._valid))

@@ -20,7 +20,7 @@ from kizzasi_edge.bundle import Bundle, Manifest
 from kizzasi_edge.engines import open_engine
 from kizzasi_edge.engines.base import FloatArray, StateArray
 from kizzasi_edge.errors import ConfigError, InputError, ModelError, SnapshotError
-from kizzasi_edge.joints import command_order, position_index
+from kizzasi_edge.joints import Measured, guard_order
 
 if TYPE_CHECKING:
     from kizzasi_edge.guardrails import Guardrails, Verdict
@@ -43,8 +43,9 @@ class Predictor:
 
     Args:
         model: path of a bundle, or an opened one.
-        guardrails: guards every command; its joints must be the model's outputs (`<joint>` or
-            `<joint>/position`), in any order. restore(), reset() and predict_n() never touch it.
+        guardrails: guards every command; its joints must be the model's outputs (`<joint>`, or `<joint>/position`,
+            `/velocity` or `/effort` as its command is), in any order; a pose guard's `output_names` as they are.
+            restore(), reset() and predict_n() never touch it.
         engine: "auto", "ort" or "native".
 
     Attributes:
@@ -80,12 +81,11 @@ class Predictor:
         self.verdict: Verdict | None = None
         self.failed_steps = 0
         if guardrails is not None:
-            self._order = command_order(self.output_names, guardrails.joints, str(self.bundle.path))
-            self._position = position_index(self.input_names, guardrails.joints)
+            self._order = guard_order(self.output_names, guardrails, str(self.bundle.path))
+            self._measured = Measured(self.input_names, guardrails)
             _check_rate(self.bundle, guardrails)
-            self._proposal = np.empty(len(guardrails.joints), np.float32)
-            self._measured = np.empty(len(guardrails.joints), np.float32)
-            self._sent = np.empty(len(guardrails.joints), np.float32)
+            self._proposal = np.empty(len(self._order), np.float32)
+            self._sent = np.empty(len(self._order), np.float32)
         self._engine = open_engine(self.bundle, engine)
         self.engine = self._engine.name
         self.head: Mapping[str, FloatArray] = self._engine.head
@@ -107,8 +107,8 @@ class Predictor:
             x: (input_dim,), SI units as the manifest says; converted to float32 (step_into takes nothing else).
             position: measured joint positions (n,) in the guard's joint order, rad; by default the inputs
                 named `<joint>/position`, where the model has them.
-            velocity: measured joint velocities (n,), rad/s, for guard rules that use them.
-            signals: named scalars for guard rules that use them.
+            velocity: measured joint velocities (n,), rad/s; by default the inputs named `<joint>/velocity`.
+            signals: named scalars for guard rules that use them; added to those among the inputs, and they win.
             stamp_ns: monotonic receive time of the oldest input used; travels into the verdict.
                 The last four matter to the guard only.
 
@@ -118,7 +118,7 @@ class Predictor:
         Raises (the state is then as before):
             InputError: x has the wrong shape or dtype, or a NaN/Inf (names index and input).
             ModelError: without a guard, the model computed NaN/Inf. With one the guard's answer is returned.
-            GuardrailError: the guard's first step found no position.
+            GuardrailError: the guard's first step found no position, or a step lacks what the guard measures.
         """
         out = np.empty(len(self.output_names), np.float32)
         self.step_into(
@@ -151,14 +151,13 @@ class Predictor:
             engine.y.fill(np.nan)
             finite = False
         engine.y.take(self._order, out=self._proposal, mode="clip")  # "raise" would buffer the result
-        if position is None and self._position is not None:
-            position = x.take(self._position, out=self._measured, mode="clip")
+        measured = self._measured
         self.verdict = self.guardrails.step_into(
             self._proposal,
             self._sent,
-            position=position,
-            velocity=velocity,
-            signals=signals,
+            position=measured.position(x) if position is None else position,
+            velocity=measured.velocity(x) if velocity is None else velocity,
+            signals=measured.signals(x, signals),
             stamp_ns=stamp_ns,
         )
         out[self._order] = self._sent

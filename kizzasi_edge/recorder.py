@@ -15,24 +15,27 @@ from kizzasi_edge.guardrails import Verdict
 class Recorder:
     """Ring of per-tick records. Columns (one row per tick):
 
-    ``stamp_ns`` receive time of the oldest input, ``t_us`` the device's clock at sampling, ``x`` model input,
-    ``proposal`` model output in joint order, ``sent`` guarded command [rad], ``armed``, ``status`` (guard verdict),
-    ``rules`` bits per joint, ``intervention``, ``model_ns`` time in the model, ``tick_ns`` from the observation's
-    arrival to the command's write, ``late_ns`` from the observation's arrival to the tick's start.
+    ``stamp_ns`` receive time of the oldest input, ``t_us`` the device's clock at sampling, ``x`` the inputs,
+    ``proposal`` model output in the guard's order, ``sent`` guarded command [SI], ``armed``, ``status`` and ``state``
+    (guard verdict and fault machine), ``rules`` bits per channel, ``intervention``, ``model_ns`` time in the model,
+    ``tick_ns`` from the observation's arrival to the command's write, ``late_ns`` from the observation's arrival to the
+    tick's start.
     """
 
-    def __init__(self, capacity: int, input_dim: int, joints: int) -> None:
+    def __init__(self, capacity: int, inputs: int, commands: int, channels: int) -> None:
+        """Room for ``capacity`` ticks of ``inputs`` values in, ``commands`` out, and a guard of ``channels``."""
         self.capacity = capacity
         self.ticks = 0
         self.columns: dict[str, npt.NDArray[Any]] = {
             "stamp_ns": np.zeros(capacity, np.int64),
             "t_us": np.zeros(capacity, np.uint32),
-            "x": np.zeros((capacity, input_dim), np.float32),
-            "proposal": np.zeros((capacity, joints), np.float32),
-            "sent": np.zeros((capacity, joints), np.float32),
+            "x": np.zeros((capacity, inputs), np.float32),
+            "proposal": np.zeros((capacity, commands), np.float32),
+            "sent": np.zeros((capacity, commands), np.float32),
             "armed": np.zeros(capacity, np.bool_),
             "status": np.zeros(capacity, np.uint8),
-            "rules": np.zeros((capacity, joints), np.uint8),
+            "state": np.zeros(capacity, np.uint8),
+            "rules": np.zeros((capacity, channels), np.uint8),
             "intervention": np.zeros(capacity, np.float64),
             "model_ns": np.zeros(capacity, np.int64),
             "tick_ns": np.zeros(capacity, np.int64),
@@ -46,6 +49,7 @@ class Recorder:
         columns["t_us"][row] = observation.t_us
         columns["x"][row] = observation.values
         columns["status"][row] = verdict.status
+        columns["state"][row] = verdict.state
         columns["rules"][row] = np.frombuffer(verdict.bits, np.uint8)
         columns["intervention"][row] = verdict.intervention
         for name, value in values.items():

@@ -18,13 +18,18 @@ from kizzasi_edge.connectors.base import Actuator
 from kizzasi_edge.control import ControlServer
 from kizzasi_edge.errors import ConfigError, ConnectorError, KizzasiError
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.joints import command_order
+from kizzasi_edge.guardrails.faults import State
+from kizzasi_edge.joints import guard_order, measured_names
 from kizzasi_edge.loop import Loop, Policy
 from kizzasi_edge.predictor import Predictor
 from kizzasi_edge.recorder import Recorder
 from kizzasi_edge.toml_file import validate
+from kizzasi_edge.watchdog import Watchdog
 
 PolicyWrapper = Callable[[Predictor], Policy]
+
+CLEAR_S = 1.0
+"""How long a `clear` waits for the guard to be at rest and well again."""
 
 
 class Robot:
@@ -43,7 +48,7 @@ class Robot:
         self.predictor = Predictor(config.resolve(file.model.path), engine=file.model.engine)
         self.policy: Policy = wrap(self.predictor) if wrap else self.predictor
         self._check_rates()
-        command_order(self.policy.output_names, self.guard.joints, self.guard.where)
+        guard_order(self.policy.output_names, self.guard, self.guard.where)
         self._connectors: dict[tuple[str, str], Any] = {}
         self._where: dict[tuple[str, str], str] = {}
         sections: list[tuple[str, ConnectorSection]] = [
@@ -60,6 +65,7 @@ class Robot:
                 f"{config.path}: [loop] pace: found 'device', but there is no [[output]] device to follow"
             )
         self.loop: Loop | None = None
+        self.watchdog: Watchdog | None = None
         self.arm_error: str | None = None
         self.refused: list[str] = []
         self._stop = threading.Event()
@@ -124,23 +130,15 @@ class Robot:
             actuator = None if dry_run else self.actuator
             if actuator is not None:
                 actuator.prepare(self.guard, float(file.loop.rate_hz))
-            labels = [section.name or section.connector for section in file.input]
-            align = Align(
-                self.predictor.input_names,
-                [
-                    Input(
-                        label,
-                        source,
-                        section.fields,
-                        None if section.stale_ms is None else int(section.stale_ms * 1e6),
-                    )
-                    for label, section, source in zip(labels, file.input, self.inputs, strict=True)
-                ],
-            )
+            align = self._align()
             capacity = math.ceil(float(file.record.seconds if file.record else 10) * self.guard.rate_hz)
-            recorder = Recorder(capacity, len(align.names), len(self.guard.joints))
+            recorder = Recorder(
+                capacity, len(align.names), len(self.policy.output_names), len(self.guard.layout.channels)
+            )
             pace = self._pace(actuator)
             loop = self.loop = Loop(self.policy, self.guard, align, actuator, pace, recorder)
+            if actuator is not None:
+                self.watchdog = stack.enter_context(self._watch(loop, actuator))
             stack.enter_context(ControlServer(config.socket, self._handlers(dry_run)))
             self.refused = stack.enter_context(low_jitter(file.loop.realtime))
             if threading.current_thread() is threading.main_thread():
@@ -160,6 +158,29 @@ class Robot:
     def stop(self) -> None:
         """Ask :meth:`run` to disarm and return."""
         self._stop.set()
+
+    def _align(self) -> Align:
+        """Routes what the model reads, and what the guard reads beside it."""
+        guard, file = self.guard, self.config.file
+        needed = [name for kind in guard.measures for name in measured_names(guard.joints, kind)]
+        welcome = [*measured_names(guard.joints, "position"), *measured_names(guard.joints, "velocity")]
+        inputs = [
+            Input(
+                section.name or section.connector,
+                source,
+                section.fields,
+                None if section.stale_ms is None else int(section.stale_ms * 1e6),
+            )
+            for section, source in zip(file.input, self.inputs, strict=True)
+        ]
+        return Align(self.predictor.input_names, inputs, (*needed, *guard.signals), welcome)
+
+    def _watch(self, loop: Loop, actuator: Actuator) -> Watchdog:
+        def stop() -> None:
+            if actuator.session:
+                actuator.estop()
+
+        return Watchdog(lambda: loop.in_flight, self.guard.hang_s, stop)
 
     def _pace(self, actuator: Actuator | None) -> Pace:
         loop = self.config.file.loop
@@ -198,8 +219,11 @@ class Robot:
                         f"{name}: this run drives no actuator ({'dry run' if dry_run else 'no [[output]]'})"
                     )
                 if name == "clear":
-                    self.guard.clear()  # also when the node is not latched and refuses: ours may be
-                getattr(self.actuator, name)()
+                    self._clear(self.actuator)
+                else:
+                    getattr(self.actuator, name)()
+                if name == "estop":
+                    self.guard.estop()  # ours latches too: after CLEAR it waits for a proposal that asks for no motion
                 return self.status()
 
             return handler
@@ -213,6 +237,27 @@ class Robot:
             "stop": stop,
             **{name: act(name) for name in ("arm", "disarm", "estop", "clear")},
         }
+
+    def _clear(self, actuator: Actuator) -> None:
+        """Release guard and device, whichever is latched. Raises :class:`ConnectorError` if one of them stays so."""
+        if self.guard.state >= State.STOPPED:
+            if actuator.state == "ARMED":
+                actuator.disarm()  # CLEAR leads to READY, never back into a session
+            deadline = time.monotonic() + CLEAR_S
+            while self.guard.state >= State.STOPPED:
+                if time.monotonic() > deadline:
+                    raise ConnectorError(
+                        f"the guard stays {self.guard.state.name} ({', '.join(self._causes()) or 'no cause'}): "
+                        "expected the robot at rest, and what latched it gone"
+                    )
+                self.guard.clear()
+                time.sleep(0.01)
+            if actuator.state not in ("FAILSAFE", "ESTOP"):
+                return
+        actuator.clear()
+
+    def _causes(self) -> list[str]:
+        return [str(event.name) for event in self.guard.faults.memory.cause]
 
     def status(self) -> Mapping[str, Any]:
         """For operators: state of the node, counters of loop, connectors and guard."""
@@ -231,7 +276,24 @@ class Robot:
             "stale": {"ticks": stats.stale_ticks, **loop.align.stale},
             "bad_inputs": stats.bad_inputs,
             "bad_outputs": stats.bad_outputs,
+            "hangs": 0 if self.watchdog is None else self.watchdog.hangs,
+            "guard_exceptions": stats.guard_exceptions,
+            "last_error": stats.last_error,
             "interventions": dict(stats.interventions),
+            "relaxed": dict(stats.relaxed),
+            "guard": self._guard_status(loop),
             "refused": list(self.refused),
             "device": {} if loop.actuator is None else dict(loop.actuator.status),
+        }
+
+    def _guard_status(self, loop: Loop) -> Mapping[str, Any]:
+        """Where the guard's fault machine stands, what it has seen, and its temporal rules."""
+        guard, verdict = self.guard, loop.verdict
+        return {
+            "state": loop.stats.state.name,
+            "cause": self._causes(),
+            "events": {str(event.name): n for event, n in dict(guard.faults.events).items()},
+            "transitions": {f"{a.name} → {b.name}": n for (a, b), n in dict(guard.faults.transitions).items()},
+            "violated": [] if verdict is None else list(verdict.violated),
+            "remaining": {} if verdict is None else verdict.remaining,
         }

@@ -153,45 +153,55 @@ static uint8_t place(kz_bones *b, int32_t i, const double *want, double same) {
   return rules;
 }
 
-void kz_bones_step(kz_bones *b, const double *want, double rounding) {
+int kz_bones_step(kz_bones *b, const double *want, double rounding) {
+  kz_bones_verdict *verdict = &b->verdict;
   double most = 0, same, sum = 0;
-  int finite = 1, moved = 0;
-  memset(b->rules, 0, sizeof b->rules);
+  int moved = 0;
   for (int32_t i = 0; i < 3 * b->n; i++) {
-    finite &= isfinite(want[i]) != 0;
+    if (!isfinite(want[i])) return 0;
     most = fmax(most, fabs(want[i]));
   }
-  if (!finite) {
-    memset(b->rules, KZ_BONES_NON_FINITE, (size_t)b->n);
-    b->status = KZ_BONES_HOLD;
-    b->intervention = INFINITY;
-    return;
-  }
   same = SAME + rounding * b->depth * most;
-  b->rules[0] = place_root(b, want);
-  for (int32_t i = 1; i < b->n; i++) b->rules[i] = place(b, i, want, same);
+  memcpy(b->before, b->pose, sizeof b->pose);
+  verdict->rules[0] = place_root(b, want);
+  for (int32_t i = 1; i < b->n; i++) verdict->rules[i] = place(b, i, want, same);
   for (int32_t i = 0; i < b->n; i++)
     for (int k = 0; k < 3; k++) {
       const double d = b->pose[i][k] - want[3 * i + k];
       moved |= fabs(d) > same;
       sum += d * d;
     }
-  if (!moved) memset(b->rules, 0, sizeof b->rules);
-  b->status = moved ? KZ_BONES_PROJECTED : KZ_BONES_PASS;
-  b->intervention = moved ? sqrt(sum) : 0;
+  if (!moved) memset(verdict->rules, 0, sizeof verdict->rules);
+  verdict->status = moved ? KZ_BONES_PROJECTED : KZ_BONES_PASS;
+  verdict->intervention = moved ? sqrt(sum) : 0;
   b->started = 1;
+  return 1;
 }
 
-void kz_bones_seed(kz_bones *b, const double *want, double rounding) {
+void kz_bones_hold(kz_bones *b, uint8_t rule) {
+  memcpy(b->before, b->pose, sizeof b->pose);
+  memset(b->verdict.rules, rule, (size_t)b->n);
+  b->verdict.status = KZ_BONES_HOLD;
+  b->verdict.intervention = INFINITY;
+  b->started = 1; /* it is sent: what follows may not be far from it */
+}
+
+int kz_bones_seed(kz_bones *b, const double *want) {
+  const int32_t before = b->started;
   b->started = 0;
-  kz_bones_step(b, want, rounding);
+  if (!kz_bones_step(b, want, 0)) {
+    b->started = before;
+    return 0;
+  }
+  memcpy(b->before, b->pose, sizeof b->pose);
+  return 1;
 }
 
 int kz_bones_init(kz_bones *b, const double *rest) {
   double reach[KZ_BONES_MAX] = {0}, pose[3 * KZ_BONES_MAX] = {0};
   int32_t depth[KZ_BONES_MAX] = {0};
   if (b->n < 1 || b->n > KZ_BONES_MAX || !(b->root_step > 0)) return 0;
-  b->depth = 0;
+  b->depth = b->started = 0;
   memset(b->pose, 0, sizeof b->pose);
   memset(b->direction, 0, sizeof b->direction);
   for (int32_t i = 1; i < b->n; i++) {
@@ -208,7 +218,8 @@ int kz_bones_init(kz_bones *b, const double *rest) {
     copy(b->direction[i], r);
     for (int k = 0; k < 3; k++) pose[3 * i + k] = pose[3 * p + k] + b->length[i] * r[k];
   }
-  kz_bones_seed(b, pose, 0);
+  memset(&b->verdict, 0, sizeof b->verdict);
+  kz_bones_seed(b, pose);
   b->started = 0;
   return 1;
 }

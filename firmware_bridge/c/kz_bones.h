@@ -28,13 +28,22 @@ extern "C" {
 #define KZ_BONES_PROJECTED 2
 #define KZ_BONES_HOLD 5
 
-/* What shaped a node (bit set). */
+/* What shaped a node (bit set). 16 and 32 are not used: they are the caller's, for kz_bones_hold. */
 #define KZ_BONES_LENGTH 1    /* the proposed bone was longer or shorter */
 #define KZ_BONES_CONE 2      /* bent too far against its parent's bone */
 #define KZ_BONES_TURN 4      /* turned too fast */
 #define KZ_BONES_DIRECTION 8 /* the proposal gave it no direction: it keeps its last */
-#define KZ_BONES_ROOT 16     /* the root moved too fast, or beyond KZ_BONES_EXTENT */
-#define KZ_BONES_NON_FINITE 32
+#define KZ_BONES_ROOT 64     /* the root moved too fast, or beyond KZ_BONES_EXTENT */
+
+/* What was decided: a verdict's record as kizzasi_edge.guardrails.verdict lays it out. `state` and `cause` are the
+ * caller's; `jerk_relaxed`, `shaped` and `relaxed` stay 0. */
+typedef struct {
+  int32_t status;
+  uint32_t state, cause, jerk_relaxed;
+  double intervention; /* Euclidean norm of pose - proposal; 0 on PASS, infinite on HOLD */
+  uint64_t shaped, relaxed;
+  uint8_t rules[KZ_BONES_MAX];
+} kz_bones_verdict;
 
 typedef struct {
   /* The skeleton. Node 0 is the root; every parent comes before its children. Entry 0 of the others is unused. */
@@ -44,28 +53,29 @@ typedef struct {
   double cone[KZ_BONES_MAX]; /* rad; pi or more: free */
   double turn[KZ_BONES_MAX]; /* rad per period; pi or more: free */
   double root_step;          /* distance per period; infinite: free */
-  /* The last pose, and the unit direction of the bone that ends at each node. */
+  /* The last pose, the one before, and the unit direction of the bone that ends at each node of the last. */
   double pose[KZ_BONES_MAX][3];
+  double before[KZ_BONES_MAX][3];
   double direction[KZ_BONES_MAX][3];
-  int32_t depth;   /* bones on the longest chain */
-  int32_t started; /* a pose has been sent: turn and root_step apply */
-  /* Verdict of the last call. */
-  int32_t status;
-  uint8_t rules[KZ_BONES_MAX];
-  double intervention; /* Euclidean norm of pose - proposal; 0 on PASS, infinite on HOLD */
+  int32_t depth;            /* bones on the longest chain */
+  int32_t started;          /* there is a last pose: turn and root_step apply */
+  kz_bones_verdict verdict; /* of the last step or hold */
 } kz_bones;
 
 /* Checks the skeleton (n, parent, length, cone, turn, root_step must be set) and stands in the rest pose, root at the
  * origin. `rest`: unit directions [n][3]. Returns 1, or 0 if such a skeleton cannot be guarded. */
 int kz_bones_init(kz_bones *b, const double *rest);
 
-/* The next pose, from positions want[n][3]. A proposal that is not finite holds the last pose. `rounding`: relative
- * error that the proposal already carries (2^-23 if it came as float32, else 0): within it, and within 1e-9, an
- * unchanged pose is a PASS. */
-void kz_bones_step(kz_bones *b, const double *want, double rounding);
+/* The next pose, from positions want[n][3]. Returns 0, and has changed nothing, if one of them is not finite.
+ * `rounding`: relative error that the proposal already carries (2^-23 if it came as float32, else 0): within it, and
+ * within 1e-9, an unchanged pose is a PASS. */
+int kz_bones_step(kz_bones *b, const double *want, double rounding);
 
-/* The same without turn and root_step: start from a measured pose. */
-void kz_bones_seed(kz_bones *b, const double *want, double rounding);
+/* The last pose once more, `rule` in every node's byte. */
+void kz_bones_hold(kz_bones *b, uint8_t rule);
+
+/* Stands at rest in a measured pose: as kz_bones_step, without turn and root_step. */
+int kz_bones_seed(kz_bones *b, const double *want);
 
 #ifdef __cplusplus
 }

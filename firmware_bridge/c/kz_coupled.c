@@ -37,7 +37,7 @@ static void tangent(const kz_coupled *g, int32_t j, const kz_motion *m, const do
       a[i] *= 1 + slope[i];
       *b -= r->a[i] * (m->beyond[i] - slope[i] * m->step[i]);
     } else if (r->on == KZ_ON_ACCELERATION) {
-      *b += r->a[i] * (m->step[i] - m->change[i]);
+      *b += r->a[i] * (m->step[i] - m->change[i]) - fabs(r->a[i]) * g->quantum[i]; /* room to round to the lattice */
     }
   }
 }
@@ -113,6 +113,15 @@ static void sharpen(kz_coupled *g, const kz_motion *m, const double *slope, uint
     tangent(g, j, m, slope, p->a[p->rows], &p->b[p->rows]);
     add(g, j, g->row[j].priority, g->row[j].hard);
   }
+}
+
+kz_window kz_narrow(kz_window w, int32_t least, int32_t most) {
+  const int32_t down = min32(max32(w.down, least), w.up), up = max32(min32(w.up, most), w.down);
+  if (down > w.down) w.down_rules = 0;
+  if (up < w.up) w.up_rules = 0;
+  w.down = down;
+  w.up = up;
+  return w;
 }
 
 static void commit(kz_axis *axis, const int32_t *v, int32_t n) {
@@ -210,7 +219,7 @@ static int32_t retract(kz_coupled *g, kz_axis *axis, const int32_t *v, const int
 int32_t kz_coupled_admit(kz_coupled *g, kz_axis *axis, const int32_t *want, uint8_t *rules) {
   const int32_t n = g->n;
   kz_projection *p = &g->projection;
-  kz_window w[KZ_PROJECT_N];
+  kz_window w[KZ_PROJECT_N] = {{0, 0, 0, 0}}, free[KZ_PROJECT_N];
   int32_t v[KZ_PROJECT_N] = {0}, brake[KZ_PROJECT_N], took = KZ_TOOK_PROPOSAL;
   double ask[KZ_PROJECT_N], x[KZ_PROJECT_N], slope[KZ_PROJECT_N];
   uint64_t hard = g->enabled & ~g->soft, found;
@@ -222,6 +231,8 @@ int32_t kz_coupled_admit(kz_coupled *g, kz_axis *axis, const int32_t *want, uint
   g->active_quads = g->relaxed_quads = g->braking_broke = 0;
   windows(g, axis, w);
   slow_down(g, axis, w, rules);
+  memcpy(free, w, sizeof free);
+  for (int32_t i = 0; g->narrowed && i < n; i++) w[i] = kz_narrow(w[i], g->least[i], g->most[i]);
   for (int32_t i = 0; i < n; i++) {
     const int64_t q = (int64_t)want[i] - axis[i].q;
     ask[i] = (double)q * g->quantum[i];
@@ -240,7 +251,7 @@ int32_t kz_coupled_admit(kz_coupled *g, kz_axis *axis, const int32_t *want, uint
 
   g->active = found;
   g->active_quads = found_quads;
-  brake_steps(g, axis, w, brake);
+  brake_steps(g, axis, free, brake);
   for (int32_t i = 0; i < n; i++) {
     p->lo[i] = w[i].down * g->quantum[i];
     p->hi[i] = w[i].up * g->quantum[i];

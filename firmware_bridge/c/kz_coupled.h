@@ -48,6 +48,8 @@ typedef struct {
   kz_row row[KZ_PROJECT_ROWS];
   kz_quadratic quad[KZ_PROJECT_QUADS];
   uint64_t enabled;             /* bit per row */
+  uint8_t narrowed;             /* 1: steps stay within `least` and `most` where anything admissible does */
+  int32_t least[KZ_PROJECT_N], most[KZ_PROJECT_N];
   /* results of the last call */
   uint64_t active;              /* rows that shaped the command */
   uint64_t relaxed;             /* soft rows that were given up for it */
@@ -58,6 +60,9 @@ typedef struct {
   uint8_t parent[KZ_PROJECT_ROWS]; /* the row that a further tangent belongs to */
   kz_projection projection;
 } kz_coupled;
+
+/* What is left of a window within [least, most]; where nothing is, the admissible step nearest to that. */
+kz_window kz_narrow(kz_window w, int32_t least, int32_t most);
 
 /* Compute what depends on the rules only; call it after changing them. `enabled` and a row's `b` may then change. */
 void kz_coupled_prepare(kz_coupled *g);

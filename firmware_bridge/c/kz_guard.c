@@ -82,9 +82,23 @@ kz_window kz_admissible(const kz_limit *l, const kz_axis *a, uint8_t coast) {
   return k;
 }
 
+/* 1 if v is in the window, judged without finding its ends: v > 0 is within kz_reach(d) where D(v) <= d. From inside
+ * only; what it refuses may still be admissible (braking, where coasting has used up the room for it). */
+static int admissible(const kz_limit *l, const kz_axis *a, int64_t v, uint8_t coast) {
+  const int64_t d = v < 0 ? (int64_t)a->q - l->lo : (int64_t)l->hi - a->q, change = v - a->v;
+  int64_t m;
+  if (a->q < l->lo || a->q > l->hi || change > l->h || change < -l->h) return 0;
+  if (v < 0) v = -v;
+  if (v > l->w) return 0;
+  m = (int32_t)v / l->h;
+  return (1 + coast + m) * v - (m * (m + 1) / 2) * l->h <= d;
+}
+
 int32_t kz_admit(const kz_limit *l, kz_axis *a, int32_t want, uint8_t coast, uint8_t *rules) {
-  const kz_window k = kz_admissible(l, a, coast);
   const int64_t ask = (int64_t)want - a->q;
+  kz_window k;
+  if (admissible(l, a, ask, coast)) return kz_move(a, (int32_t)ask);
+  k = kz_admissible(l, a, coast);
   if (ask > k.up) {
     *rules |= k.up_rules;
     return kz_move(a, k.up);

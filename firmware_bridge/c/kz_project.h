@@ -18,7 +18,7 @@
 #define KZ_PROJECT_ROWS 64
 #define KZ_PROJECT_QUADS 4
 #define KZ_PROJECT_WORKING 84      /* N + ROWS + QUADS: independent normals, and those that carry a slack */
-#define KZ_PROJECT_ITERATIONS 400  /* changes of the working set, per call; anew for each class of soft rules */
+#define KZ_PROJECT_ITERATIONS 400  /* changes of the working set, per call; anew for each attempt at soft rules */
 
 enum {
   KZ_PROJECT_PASS = 0,        /* x = u */

@@ -32,6 +32,10 @@ SOURCES = [
     C / "kz_wire.c",
     C / "kz_node.c",
     C / "kz_project.c",
+    C / "kz_project_rules.c",
+    C / "kz_project_dual.c",
+    C / "kz_project_sqp.c",
+    C / "kz_project_soft.c",
     C / "kz_coupled.c",
     C / "kz_rules.c",
     C / "kz_bones.c",
@@ -73,7 +77,14 @@ def make(prefix: Path = Path()) -> FFI:
         include_dirs=[str(prefix / C), str(prefix / PACKAGE)],
         depends=[
             str(prefix / h)
-            for h in [*HEADERS, C / "kz_wire.h", C / "kz_node.h", C / "kz_rules.h", PACKAGE / "host_types.h"]
+            for h in [
+                *HEADERS,
+                C / "kz_wire.h",
+                C / "kz_node.h",
+                C / "kz_rules.h",
+                C / "kz_project_parts.h",
+                PACKAGE / "host_types.h",
+            ]
         ],
         extra_compile_args=CFLAGS,
         libraries=["m"],

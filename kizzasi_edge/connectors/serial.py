@@ -98,7 +98,12 @@ class SerialDevice:
         return found
 
     def prepare(self, guard: Guardrails, rate_hz: float) -> None:
-        """Check that channels, quanta and period are the guard's, and upload its integers."""
+        """Check that command, channels, quanta and period are the guard's, and upload its integers."""
+        if guard.command != "position":
+            raise ConfigError(
+                f"{self.port}: [guard] command of {guard.where}: found {guard.command!r}; this device is driven by "
+                "'position' only"
+            )
         schema = self.link.schema
         channels = [channel.name.removesuffix("/position") for channel in schema.channels]
         if sorted(channels) != sorted(guard.joints):

@@ -41,7 +41,8 @@ class TorqueArm:
         mass_scale: factor on every link's mass and inertia; the rotors' stay.
 
     Attributes: ``joints`` names; ``q``, ``v`` (n,) true positions [rad] and velocities [rad/s], views that the next
-    step overwrites; ``witness`` compares every physics step since the last reset with the raw limits of ``urdf``.
+    step overwrites; ``witness`` compares every physics step since the last reset with the raw limits of ``urdf``;
+    ``overloads`` (n,) counts the torques beyond its efforts.
 
     Raises MissingExtra without MuJoCo, ConfigError if the file cannot be used.
     """
@@ -61,7 +62,7 @@ class TorqueArm:
         self.joints = tuple(str(self._model.actuator(i).name) for i in range(self._model.nu))
         self.q: F64 = self._data.qpos
         self.v: F64 = self._data.qvel
-        self._raw = raw_limits(urdf, self.joints)
+        self._raw, self._effort = raw_limits(urdf, self.joints), _raw_efforts(urdf, self.joints)
         self.reset(np.zeros(len(self.joints)))
 
     def reset(self, q: npt.ArrayLike) -> None:
@@ -69,10 +70,22 @@ class TorqueArm:
         self._mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:] = q
         self.witness = LimitWitness(self._raw, None)
+        self.overloads = np.zeros(len(self.joints), np.int64)
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """The least distance, of any joint since the last reset, from its raw position [rad] and speed [rad/s] limits;
+        negative: beyond."""
+        (lower, upper, speed), (low, high, fast) = self._raw, self.witness.extremes
+        return {
+            "position": float(min((low - lower).min(), (upper - high).min())),
+            "velocity": float((speed - fast).min()),
+        }
 
     def step(self, torque: npt.ArrayLike, dt: float) -> None:
         """Advance by dt [s] with ``torque`` (n,) [N·m] held."""
         self._data.ctrl[:] = torque
+        self.overloads += np.abs(self._data.ctrl) > self._effort
         for _ in range(round(dt / _TIMESTEP)):
             self._mujoco.mj_step(self._model, self._data)
             self.witness.see_motion(self.q, self.v)
@@ -94,6 +107,16 @@ class TorqueArm:
         self._mujoco.mj_forward(self._model, data)
         self._mujoco.mj_energyPos(self._model, data)
         return float(data.energy[0])
+
+
+def _raw_efforts(urdf: str | Path, joints: tuple[str, ...]) -> F64:
+    """(n,) [N·m], as the URDF has them: raw_limits has found each joint's <limit>."""
+    root = ET.parse(urdf).getroot()
+    limits = [root.find(f"./joint[@name='{name}']/limit") for name in joints]
+    try:
+        return np.array([float(limit.attrib["effort"]) for limit in limits if limit is not None])
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{urdf}: <limit> needs a number for effort: {error}") from error
 
 
 def _with_motors(mjcf: Path, mass_scale: float) -> str:

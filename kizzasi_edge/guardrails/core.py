@@ -1,130 +1,176 @@
-"""Binding of the C guard (kz_guard through guard_glue): the one implementation, shared with the firmware."""
+"""Binding of the C guard (kz_guard, kz_coupled through guard_glue): positions and velocities on the integer lattice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from kizzasi_bridge._kz_core import ffi, lib
 
 from kizzasi_edge.errors import GuardrailError
-from kizzasi_edge.guardrails.lattice import LatticeLimits
+from kizzasi_edge.guardrails.lattice import RAW_MAX, LatticeLimits
+from kizzasi_edge.guardrails.verdict import HEADER, Layout
 
+if TYPE_CHECKING:
+    from kizzasi_edge.guardrails.effort_rows import EffortRows
+
+F64 = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float32]
+
+_follow = lib.kzh_guard_follow
 MAX_CHANNELS: int = lib.KZ_MAX_CH
 
 
-class CoreGuard:
-    """One C guard and its preallocated buffers.
-
-    ``command`` and ``out`` are float32 arrays ``(n,)`` that the C code reads and writes in place;
-    ``position`` (float64) seeds, ``applied``/``step`` (int32, quanta) rebase.
-    """
+class CoreDrive:
+    """The :class:`~kizzasi_edge.guardrails.drive.Drive` of positions and velocities: one C guard and its buffers."""
 
     __slots__ = (
+        "_applied",
         "_applied_p",
+        "_command",
         "_command_p",
         "_coupled",
+        "_effort",
         "_g",
+        "_out",
         "_out_p",
+        "_position",
         "_position_p",
-        "_rules",
+        "_scale",
+        "_slow",
+        "_speeds",
+        "_step",
         "_step_p",
-        "applied",
-        "command",
-        "out",
-        "position",
-        "step",
+        "_unit",
+        "_velocity_unit",
+        "layout",
+        "measures",
+        "record",
+        "shape",
     )
 
     def __init__(
         self,
         limits: Sequence[LatticeLimits],
-        miss_budget: int,
-        nan_ticks: int,
+        layout: Layout,
         *,
+        rate_hz: float,
+        miss_budget: int,
+        velocity: bool = False,
         approach: bool = False,
+        jerk: Sequence[int] | None = None,
         coupled: Any = None,
+        effort: EffortRows | None = None,
     ) -> None:
-        """``coupled``: rules that couple these joints, as :func:`~kizzasi_edge.guardrails.coupled.build_coupled` makes
-        them."""
+        """``velocity``: commands are velocities (and ``limits`` of :func:`~.lattice.to_velocity_lattice`). ``jerk``:
+        per joint [quanta], 0 for none. ``coupled``: rules that couple them, of :func:`~.coupled.build_coupled`;
+        ``effort``: those of them that move with the joints."""
         n = len(limits)
         if not 1 <= n <= MAX_CHANNELS:
             raise GuardrailError(f"a guard has 1 to {MAX_CHANNELS} joints, found {n}")
         self._g: Any = ffi.new("kzh_guard *")
         g = self._g
-        g.n, g.miss_budget, g.nan_ticks, g.approach = n, miss_budget, nan_ticks, approach
-        self._coupled = coupled  # C only points to it
+        g.n, g.miss_budget, g.velocity, g.approach = n, miss_budget, velocity, approach
+        self._coupled, self._effort = coupled, effort  # C only points to it
         g.coupled = ffi.NULL if coupled is None else coupled
         for i, limit in enumerate(limits):
             g.limit[i] = (limit.lo, limit.hi, limit.w, limit.h)
-            g.quantum[i] = limit.quantum
+            g.unit[i] = limit.quantum
+            g.jerk[i] = 0 if jerk is None else jerk[i]
             if not lib.kz_limit_ok(ffi.addressof(g.limit, i)):
                 raise GuardrailError(f"joint {limit.name!r}: limits {limit} cannot be guarded")
-        self.command: npt.NDArray[np.float32] = np.zeros(n, np.float32)
-        self.out: npt.NDArray[np.float32] = np.zeros(n, np.float32)
-        self.position: npt.NDArray[np.float64] = np.zeros(n, np.float64)
-        self.applied: npt.NDArray[np.int32] = np.zeros(n, np.int32)
-        self.step: npt.NDArray[np.int32] = np.zeros(n, np.int32)
-        self._command_p = ffi.from_buffer("float[]", self.command)
-        self._out_p = ffi.from_buffer("float[]", self.out)
-        self._position_p = ffi.from_buffer("double[]", self.position)
-        self._applied_p = ffi.from_buffer("int32_t[]", self.applied)
-        self._step_p = ffi.from_buffer("int32_t[]", self.step)
-        self._rules = ffi.buffer(ffi.addressof(g, "rules"), n)
+        self.layout = layout
+        self.shape: tuple[int, ...] = (n,)
+        # A velocity's quantum makes quantum/rate in a period; a joint without a range stays at 0.
+        self._scale: F64 = np.array([rate_hz * (limit.hi < RAW_MAX) if velocity else 1.0 for limit in limits])
+        self.measures: tuple[str, ...] = ("position",) if velocity and self._scale.any() else ()
+        self.record = ffi.buffer(ffi.addressof(g, "verdict"), HEADER.size + n)
+        self._speeds = [limit.w for limit in limits]
+        self._slow = False
+        quanta = np.array([limit.quantum for limit in limits])
+        self._unit: F64 = quanta / rate_hz if velocity else quanta
+        self._velocity_unit: F64 = quanta if velocity else quanta * rate_hz
+        self._command: FloatArray = np.zeros(n, np.float32)
+        self._out: FloatArray = np.zeros(n, np.float32)
+        self._position: F64 = np.zeros(n)
+        self._applied: npt.NDArray[np.int32] = np.zeros(n, np.int32)
+        self._step: npt.NDArray[np.int32] = np.zeros(n, np.int32)
+        self._command_p = ffi.from_buffer("float[]", self._command)
+        self._out_p = ffi.from_buffer("float[]", self._out)
+        self._position_p = ffi.from_buffer("double[]", self._position)
+        self._applied_p = ffi.from_buffer("int32_t[]", self._applied)
+        self._step_p = ffi.from_buffer("int32_t[]", self._step)
 
-    def run(self) -> None:
-        """``out`` ← the admissible value nearest to ``command``; coast or brake if it is not finite."""
-        lib.kzh_guard_step(self._g, self._command_p, self._out_p)
-
-    def miss(self) -> None:
-        """``out`` ← one period without a command: coast within the miss budget, then brake."""
-        lib.kzh_guard_miss(self._g, self._out_p)
-
-    def seed(self) -> None:
-        """Stand at rest at ``position``."""
+    def seed(self, position: F64) -> None:
+        self._place(position)
         lib.kzh_guard_seed(self._g, self._position_p)
 
-    def rebase(self) -> None:
-        """Stand at ``applied`` with last step ``step``."""
+    def measure(self, position: F64, velocity: F64 | None) -> None:
+        if self.measures:
+            self._place(position)
+            lib.kzh_guard_measure(self._g, self._position_p)
+
+    def _place(self, position: F64) -> None:
+        np.multiply(position, self._scale, out=self._position)
+
+    def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
+        """Stand at ``applied`` with last step ``step``, in quanta."""
+        self._applied[:] = applied
+        self._step[:] = step
         lib.kzh_guard_rebase(self._g, self._applied_p, self._step_p)
 
-    def estop(self) -> None:
-        """Latch: brake, whatever is asked, until :meth:`clear`."""
-        lib.kzh_guard_estop(self._g)
+    def follow(self, command: FloatArray, out: FloatArray) -> int:
+        self._command[:] = command
+        if self._effort is not None:
+            self._update_effort(self._effort)
+        found: int = _follow(self._g, self._command_p, self._out_p)
+        out[:] = self._out
+        return found
 
-    def clear(self) -> None:
-        """Release the latch and forget the run of non-finite commands behind it."""
-        lib.kzh_guard_clear(self._g)
+    def coast(self, out: FloatArray, rule: int) -> None:
+        if self._effort is not None:
+            self._update_effort(self._effort)
+        lib.kzh_guard_coast(self._g, rule, self._out_p)
+        out[:] = self._out
+
+    def brake(self, out: FloatArray, rule: int) -> None:
+        lib.kzh_guard_brake(self._g, rule, self._out_p)
+        out[:] = self._out
+
+    def derate(self, slow: bool) -> None:
+        if slow == self._slow:
+            return
+        self._slow = slow
+        for i, w in enumerate(self._speeds):
+            self._g.limit[i].w = max(w // 2, 1) if slow else w
+            if self._coupled is not None:
+                self._coupled.limit[i].w = self._g.limit[i].w
 
     @property
-    def status(self) -> int:
-        return int(self._g.status)
+    def at_rest(self) -> bool:
+        return bool(lib.kzh_guard_at_rest(self._g))
 
-    @property
-    def intervention(self) -> float:
-        return float(self._g.intervention)
+    def asks_no_motion(self, command: FloatArray) -> bool:
+        self._command[:] = command
+        return bool(lib.kzh_guard_asks_no_motion(self._g, self._command_p))
 
-    @property
-    def rules(self) -> bytes:
-        return bytes(self._rules)
+    def enable(self, rows: int) -> None:
+        """A bit for each coupled row that is to hold."""
+        if self._coupled is not None:
+            self._coupled.enabled = rows | (0 if self._effort is None else self._effort.mask)
 
-    @property
-    def shaped(self) -> int:
-        """A bit for each coupled rule that shaped the last command: the rows, then the quadratics."""
-        g = self._g
-        return 0 if self._coupled is None else g.rows | g.quads << self._coupled.rows
-
-    @property
-    def relaxed(self) -> int:
-        """The same for soft rules that were given up."""
-        g = self._g
-        return 0 if self._coupled is None else g.relaxed | g.relaxed_quads << self._coupled.rows
+    def _update_effort(self, effort: EffortRows) -> None:
+        lib.kzh_guard_motion(self._g, self._applied_p, self._step_p)
+        effort.update(self._applied * self._unit, self._step * self._velocity_unit)
 
     def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Copies of the last sent positions and steps, in quanta."""
-        n = self._g.n
-        q = np.array([self._g.axis[i].q for i in range(n)], np.int32)
-        v = np.array([self._g.axis[i].v for i in range(n)], np.int32)
-        return q, v
+        """Copies of the last positions and steps ``(n,)``, in quanta."""
+        lib.kzh_guard_motion(self._g, self._applied_p, self._step_p)
+        return self._applied.copy(), self._step.copy()
+
+    def applied(self) -> tuple[list[float], list[float]]:
+        """The last position and velocity applied, SI units."""
+        lib.kzh_guard_motion(self._g, self._applied_p, self._step_p)
+        return (self._applied * self._unit).tolist(), (self._step * self._velocity_unit).tolist()

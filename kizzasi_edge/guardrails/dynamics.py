@@ -1,7 +1,8 @@
 """Rigid-body dynamics of the guarded joints: τ = M(q)·a + h(q, v), and what follows from it for a guard.
 
 M and h come from the URDF's inertias by pinocchio (extra ``urdf-dynamics``, imported when a model is built):
-composite rigid bodies for M, recursive Newton-Euler for h (Featherstone, *Rigid Body Dynamics Algorithms*, 2008).
+composite rigid bodies for M, recursive Newton-Euler for h (Featherstone, *Rigid Body Dynamics Algorithms*, 2008), the
+articulated-body recursion for M⁻¹ (Carpentier, *Analytical inverse of the joint space inertia matrix*, 2018).
 
 The model's error is stated as one number: every link's mass and inertia are (1 + ε) times the URDF's, with one unknown
 |ε| ≤ ``mass_error``. The rotors' inertia (``armature``) is taken as known, friction as none.
@@ -9,7 +10,7 @@ The model's error is stated as one number: every link's mass and inertia are (1 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from kizzasi_edge.errors import GuardrailError, MissingExtra
-from kizzasi_edge.guardrails.rows import Row
 
 __all__ = ["Authority", "Dynamics", "braking_authority"]
 
@@ -37,10 +37,10 @@ class Dynamics:
         fixed: position [rad, m] of every other moving joint of the URDF, which is then welded there.
 
     Attributes: ``joints``; ``n``; ``armature`` (n,); ``mass_error``; ``errors`` (k,) the ends of [−mass_error,
-    mass_error], or just 0.
+    mass_error], or just 0; ``heavier`` (k,) 1 + ``errors``.
 
     Raises:
-        MissingExtra: pinocchio is not installed.
+        MissingExtra: pinocchio is not installed, or too old to know of armatures.
         GuardrailError: the URDF cannot be used, has no such joint, or moves a joint that is neither guarded nor fixed.
     """
 
@@ -72,18 +72,29 @@ class Dynamics:
         self._model.gravity.linear = down
         self._data = self._model.createData()
         self.errors = np.unique([-self.mass_error, self.mass_error])
+        self.heavier = 1.0 + self.errors
         ids = [self._model.getJointId(name) for name in self.joints]
         self._v = np.array([self._model.joints[i].idx_v for i in ids], np.intp)
         self._q = np.array([self._model.joints[i].idx_q for i in ids], np.intp)
         self._turns = np.array([self._model.joints[i].nq == 2 for i in ids])  # continuous: (cos q, sin q)
         self._grid = np.ix_(self._v, self._v)
+        self._simple = not self._turns.any() and self.joints == tuple(self._model.names)[1:]  # q is pinocchio's own
         self._configuration, self._rate = np.zeros(self._model.nq), np.zeros(self._model.nv)
+        rotors = np.zeros(self._model.nv)
+        rotors[self._v] = self.armature
+        ends = [_weighing(pinocchio, self._model, factor, rotors) for factor in self.heavier]
+        self._ends = [(model, model.createData()) for model in ends]
+        self._inverse = np.empty((len(ends), self.n, self.n))
+        middle = np.zeros(self.n)
+        product = self.inverse_inertia(middle)[-1] @ (
+            self.heavier[-1] * self.link_inertia(middle) + np.diag(self.armature)
+        )
+        if np.abs(product - np.eye(self.n)).max() > 1e-6:
+            raise MissingExtra("dynamics rules need a newer pinocchio: pip install -U 'kizzasi-edge[urdf-dynamics]'")
 
     def link_inertia(self, q: F64) -> F64:
         """The links' share of M(q), (n, n) [kg·m²]; q (n,) [rad, m]."""
-        upper = self._pin.crba(self._model, self._data, self._place(q))
-        half: F64 = np.triu(upper)
-        whole: F64 = (half + np.triu(half, 1).T)[self._grid]
+        whole: F64 = self._pin.crba(self._model, self._data, self._place(q))[self._grid]
         return whole
 
     def mass_matrix(self, q: F64) -> F64:
@@ -92,32 +103,19 @@ class Dynamics:
 
     def bias(self, q: F64, v: F64) -> F64:
         """h(q, v), (n,) [N·m]: gravity, Coriolis and centrifugal torques; v (n,) [rad/s, m/s]."""
+        if self._simple:
+            return self._pin.nonLinearEffects(self._model, self._data, q, v)  # type: ignore[no-any-return]
         self._rate[self._v] = v
         h: F64 = self._pin.nonLinearEffects(self._model, self._data, self._place(q), self._rate)[self._v]
         return h
 
-    def at_errors(self, q: F64, v: F64) -> tuple[F64, F64]:
-        """M and h at both ends of the mass error: (k, n, n), (k, n)."""
-        heavier = 1.0 + self.errors
-        mass = heavier[:, None, None] * self.link_inertia(q) + np.diag(self.armature)
-        return mass, heavier[:, None] * self.bias(q, v)
-
-    def effort_rows(self, q: F64, v: F64, effort: F64) -> tuple[Row, ...]:
-        """|M·a + h| ≤ ``effort`` (n,) [N·m] as rows on the acceleration, for every mass within the error.
-
-        M and h are affine in ε, so the two ends imply all between.
-        """
-        rows = []
-        for mass, bias in zip(*self.at_errors(q, v), strict=True):
-            for joint, a, h, most in zip(self.joints, mass, bias, effort, strict=True):
-                rows.append(Row(f"{joint} effort", "acceleration", a.copy(), float(most - h)))
-                rows.append(Row(f"{joint} effort", "acceleration", -a, float(most + h)))
-        return tuple(rows)
-
-    def power_rows(self, q: F64, v: F64, power: float) -> tuple[Row, ...]:
-        """Σ vᵢτᵢ ≤ ``power`` [W] as rows on the acceleration, for every mass within the error."""
-        ends = zip(*self.at_errors(q, v), strict=True)
-        return tuple(Row("power", "acceleration", mass @ v, float(power - h @ v)) for mass, h in ends)
+    def inverse_inertia(self, q: F64) -> F64:
+        """M⁻¹ with the links' masses at each of ``errors``, (k, n, n): one array, rewritten by the next call."""
+        at = q if self._simple else self._place(q)
+        for inverse, (model, data) in zip(self._inverse, self._ends, strict=True):
+            found = self._pin.computeMinverse(model, data, at)
+            inverse[:] = found if self._simple else found[self._grid]
+        return self._inverse
 
     def _place(self, q: F64) -> F64:
         configuration: F64 = self._configuration
@@ -151,6 +149,16 @@ def _model(pinocchio: Any, urdf: str | Path, joints: Sequence[str], fixed: Mappi
             at[joint.idx_q : joint.idx_q + joint.nq] = (np.cos(position), np.sin(position)) if turns else position
         model = pinocchio.buildReducedModel(model, [model.getJointId(name) for name in fixed], at)
     return model
+
+
+def _weighing(pinocchio: Any, model: Any, factor: float, rotors: F64) -> Any:
+    """``model`` with links ``factor`` times as heavy, and with its rotors."""
+    heavier = model.copy()
+    for i in range(1, model.njoints):
+        links = model.inertias[i]
+        heavier.inertias[i] = pinocchio.Inertia(factor * links.mass, links.lever, factor * links.inertia)
+    heavier.armature = rotors
+    return heavier
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,15 +200,16 @@ def braking_authority(
     n = dynamics.n
     low, high = np.concatenate([lower, -velocity]), np.concatenate([upper, velocity])
 
-    def scales(x: F64) -> F64:
-        return _scales(dynamics, x[:n], x[n:], acceleration, effort)
+    def scales(points: F64) -> F64:
+        return _scales(dynamics, points, acceleration, effort)
 
     points = _sequence(samples, 2 * n)
     points[:, n:] = np.clip(2.0 * points[:, n:] - 0.5, 0.0, 1.0)
     points = low + (high - low) * points
-    values = np.array([scales(x).min() for x in points])
-    best = min((_descend(scales, points[i], low, high) for i in np.argsort(values)[:4]), key=lambda x: scales(x).min())
-    found = scales(best)
+    worst_first = points[np.argsort(scales(points).min(1))]
+    ends = [_descend(scales, point, low, high) for point in worst_first[:4]]
+    best = min(ends, key=lambda point: float(scales(point[None]).min()))
+    found = scales(best[None])[0]
     worst = int(found.argmin())
     authority = Authority(min(1.0, float(found[worst])), best[:n].copy(), best[n:].copy(), dynamics.joints[worst])
     if authority.scale < minimum:
@@ -213,17 +222,21 @@ def braking_authority(
     return authority
 
 
-def _scales(dynamics: Dynamics, q: F64, v: F64, acceleration: F64, effort: F64) -> F64:
-    """The largest s for each joint's effort at (q, v), (n,); −inf where no intention outweighs the mass error."""
-    links, h = dynamics.link_inertia(q), dynamics.bias(q, v)
-    mass, delta = links + np.diag(dynamics.armature), dynamics.mass_error
-    ends = np.linalg.inv(mass + dynamics.errors[:, None, None] * links)
-    spread, drift = np.abs(ends @ links).max(0), np.abs(ends @ h).max(0)
-    extra = np.linalg.solve(np.eye(dynamics.n) - delta * spread, delta * np.array([spread @ acceleration, drift]).T)
-    if (extra[:, 0] < 0.0).any():  # δN has an eigenvalue above 1 (Collatz, Wielandt): the more torque, the more error
-        return np.full(dynamics.n, -np.inf)
-    each, fixed = np.abs(mass) @ (acceleration + extra[:, 0]), np.abs(mass) @ extra[:, 1] + np.abs(h)
-    scales: F64 = (effort - fixed) / each
+def _scales(dynamics: Dynamics, points: F64, acceleration: F64, effort: F64) -> F64:
+    """The largest s for each joint's effort at each of ``points`` (m, 2n), q and v in a row: (m, n); −inf where no
+    intention outweighs the mass error."""
+    n, delta = dynamics.n, dynamics.mass_error
+    links = np.array([dynamics.link_inertia(point[:n]) for point in points])
+    h = np.array([dynamics.bias(point[:n], point[n:]) for point in points])[..., None]
+    mass = links + np.diag(dynamics.armature)
+    ends = np.linalg.inv(mass[:, None] + dynamics.errors[:, None, None] * links[:, None])
+    spread, drift = np.abs(ends @ links[:, None]).max(1), np.abs(ends @ h[:, None]).max(1)
+    wanted = acceleration[:, None]
+    extra = np.linalg.solve(np.eye(n) - delta * spread, delta * np.concatenate([spread @ wanted, drift], -1))
+    more, fixed = extra[..., :1], extra[..., 1:]
+    scales: F64 = ((effort[:, None] - np.abs(mass) @ fixed - np.abs(h)) / (np.abs(mass) @ (wanted + more)))[..., 0]
+    # Where more < 0, δN has an eigenvalue above 1 (Collatz, Wielandt): the more torque, the more error.
+    scales[(more < 0.0).any((1, 2))] = -np.inf
     return scales
 
 
@@ -237,18 +250,17 @@ def _sequence(count: int, dimension: int) -> F64:
     return points
 
 
-def _descend(scales: Any, start: F64, low: F64, high: F64) -> F64:
+def _descend(scales: Callable[[F64], F64], start: F64, low: F64, high: F64) -> F64:
     """Pattern search along the axes for the smallest of ``scales``, to 1/512 of the box."""
-    at, value = start, scales(start).min()
+    at, value = start, float(scales(start[None]).min())
     step = (high - low) / 8
+    axes = np.concatenate([np.eye(len(at)), -np.eye(len(at))])
     while (step > (high - low) / 600).any():
-        moved = False
-        for i in range(len(at)):
-            for side in (-step[i], step[i]):
-                there = at.copy()
-                there[i] = np.clip(at[i] + side, low[i], high[i])
-                if (found := scales(there).min()) < value:
-                    at, value, moved = there, found, True
-        if not moved:
+        around = np.clip(at + axes * step, low, high)
+        found = scales(around).min(1)
+        best = int(found.argmin())
+        if found[best] < value:
+            at, value = around[best], float(found[best])
+        else:
             step = step / 2
     return at

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
+from kizzasi_edge.guardrails.effort_rows import EffortRules
+from kizzasi_edge.guardrails.faults import FaultLimits
 from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits
 from kizzasi_edge.guardrails.rows import Quadratic, Row
-from kizzasi_edge.guardrails.spec import GuardFile
+from kizzasi_edge.guardrails.spec import FaultsSection, GuardFile
 
 _SOURCES = ("position", "velocity", "acceleration")
 _PLURAL = {"position": "positions", "velocity": "velocities", "acceleration": "accelerations"}
@@ -14,45 +18,77 @@ _PURSUIT = {
     "nearest": "A command that is not admissible is replaced by the nearest admissible value of this period.",
     "approach": "A command that the acceleration limit does not admit is approached without overshooting it.",
 }
+_FOLLOWS = {
+    "position": "Assumed: the actuator follows sent positions within the margins; a measured position seeds the guard "
+    "at rest.",
+    "velocity": "Assumed for the range: joints are measured every period, and while one stops it travels no further "
+    "than the velocities sent add up to, within the margin. What is promised of velocities themselves needs no "
+    "assumption.",
+}
 
 
-def explain(
+def explain_motion(
     spec: GuardFile,
-    where: str,
+    where: str | Path,
     limits: Sequence[JointLimits],
-    lattice: Sequence[LatticeLimits],
+    cells: Sequence[LatticeLimits],
+    jerks: Sequence[int],
     rows: Sequence[Row],
     quadratics: Sequence[Quadratic],
-) -> str:
-    """One paragraph on the promise, one line per joint, one per assumption."""
-    guard, joints, rate = spec.guard, spec.joints, float(spec.guard.rate_hz)
+    efforts: EffortRules | None,
+) -> list[str]:
+    """Positions and velocities: the promise, a line per joint and per rule that couples them, the assumptions."""
+    rate, command = float(spec.guard.rate_hz), spec.guard.command
+    velocity = command == "velocity"
+    exactly = (
+        "velocity, its change per period" if velocity else "position range, step per period, change of step per period"
+    )
     lines = [
-        f"Guard of {len(lattice)} joints from {where}, one position command every {1e3 / rate:g} ms.",
-        "Enforced exactly on sent values, in integers: position range, step per period, change of step per period.",
+        f"Guard of {len(cells)} joints from {where}, one {command} command every {1e3 / rate:g} ms.",
+        f"Enforced exactly on sent values, in integers: {exactly}.",
         "Every admitted command can still brake inside the range (exact discrete viable set); "
-        f"room for {guard.miss_budget} missed periods of coasting is kept in front of the brake.",
-        _PURSUIT[guard.on_clamp],
+        f"room for {spec.guard.miss_budget} missed periods of coasting is kept in front of the brake.",
+        _PURSUIT[spec.guard.on_clamp],
         "",
     ]
-    for limit, cell in zip(limits, lattice, strict=True):
-        q = cell.quantum
+    for limit, cell, jerk in zip(limits, cells, jerks, strict=True):
+        q = cell.quantum / rate if velocity else cell.quantum
         declared = [f"{kind} from {limit.origin[kind]!r}" for kind in _SOURCES if limit.origin[kind] != kind]
+        bounded = math.isfinite(limit.lower)
         lines.append(
-            f"  {cell.name}: [{cell.lo * q:+.4f}, {cell.hi * q:+.4f}] rad, {cell.w * q * rate:.4f} rad/s, "
-            f"{cell.h * q * rate**2:.4f} rad/s² (lattice lo={cell.lo} hi={cell.hi} w={cell.w} h={cell.h}, "
-            f"quantum {q:.3g} rad; {100 * cell.acceleration_lost:.2f}% of the acceleration lost to rounding)"
+            f"  {cell.name}: {f'[{cell.lo * q:+.4f}, {cell.hi * q:+.4f}] rad' if bounded else 'no range'}, "
+            f"{cell.w * q * rate:.4f} rad/s, {cell.h * q * rate**2:.4f} rad/s²"
+            f"{f', {jerk * q * rate**3:.4f} rad/s³' if jerk else ''} "
+            f"(lattice lo={cell.lo} hi={cell.hi} w={cell.w} h={cell.h}, "
+            f"quantum {cell.quantum:.3g} rad{'/s' * velocity}; "
+            f"{100 * cell.acceleration_lost:.2f}% of the acceleration lost to rounding)"
             + (f"; {', '.join(declared)}" if declared else "")
         )
-    lines += _coupled([limit.name for limit in limits], rows, quadratics)
+    joints = spec.joints
     lines += [
+        *_coupled([limit.name for limit in limits], rows, quadratics),
         "",
         f"Margins: position {joints.margin} rad, velocity scale {joints.velocity_scale} (already subtracted above).",
-        "Assumed: the actuator follows sent positions within the margins; a measured position seeds the guard at rest.",
-        f"A non-finite command coasts one period if viable, then brakes; {guard.nan_ticks} in a row latch.",
-        "Not limited: jerk, torque and power, whatever a robot description says of them.",
+        _FOLLOWS[command],
         "Outside the limits a joint may only move inwards, at an eighth of its speed.",
     ]
-    return "\n".join(lines)
+    if any(jerks):
+        lines.append("Jerk is kept outside BRAKE; where only braking is left it gives way, and is counted.")
+    if efforts is not None:
+        lines += ["", "Torque and power:", *(f"  {line}" for line in efforts.explain())]
+    else:
+        lines.append("Not limited: torque and power, whatever a robot description says of them.")
+    return lines
+
+
+def explain_faults(faults: FaultsSection, limits: FaultLimits) -> list[str]:
+    """How it reacts; docs/faults.md has the table."""
+    watched = [f"{key} {value:g}" for key, value in faults.model_dump(exclude_none=True).items() if "ticks" not in key]
+    return [
+        f"A non-finite command coasts one period if viable, then brakes; {limits.nan_ticks} in a row latch ESTOP.",
+        f"A missing one coasts {limits.miss_budget} periods, then brakes; {limits.hang_ticks} in a row latch STOPPED.",
+        f"Watched besides: {', '.join(watched) or 'nothing ([faults] is empty)'}.",
+    ]
 
 
 def _coupled(joints: Sequence[str], rows: Sequence[Row], quadratics: Sequence[Quadratic]) -> list[str]:

@@ -254,6 +254,10 @@ class FaultMachine:
         self.events: Counter[Event] = Counter()
         self.transitions: Counter[tuple[State, State]] = Counter()
 
+    def reset(self) -> None:
+        """As new, but for the counters."""
+        self.memory = Memory()
+
     def tick(self, events: Event, *, at_rest: bool) -> Action:
         """Advance by one period; what to do in it."""
         before = self.memory

@@ -86,6 +86,48 @@ def to_lattice(limits: JointLimits, rate_hz: float) -> LatticeLimits:
     return LatticeLimits(limits.name, quantum, lo, hi, min(w, RAW_MAX), min(h, 2 * w, RAW_MAX), lost)
 
 
+def to_velocity_lattice(limits: JointLimits, rate_hz: float) -> LatticeLimits:
+    """The lattice of velocity commands: ``quantum`` is one of velocity, and positions count what it makes in a period.
+
+    So ``lo ≤ q ≤ hi`` bounds measured positions, ``w`` the velocity sent and ``h`` its change. A joint without a range
+    is bounded where the count ends. Raises :class:`GuardrailError` as :func:`to_lattice` does.
+    """
+    bounded = math.isfinite(limits.lower) and math.isfinite(limits.upper)
+    reach = max(abs(limits.lower), abs(limits.upper)) * rate_hz if bounded else 0.0
+    fine = max(math.ceil(math.log2(limits.velocity)) - 24, FLOAT32_SMALLEST)
+    quantum = limits.quantum or math.ldexp(1.0, max(fine, math.ceil(math.log2(reach)) - 29 if reach else fine))
+    q, rate = Fraction(quantum), Fraction(rate_hz)
+    lo = math.ceil(Fraction(limits.lower) * rate / q) if bounded else -RAW_MAX
+    hi = math.floor(Fraction(limits.upper) * rate / q) if bounded else RAW_MAX
+    w, h_exact = math.floor(Fraction(limits.velocity) / q), Fraction(limits.acceleration) / rate / q
+    h = math.floor(h_exact)
+    if lo > hi:
+        raise _refusal(limits, "position", f"no position left in [{limits.lower:g}, {limits.upper:g}]")
+    if max(abs(lo), abs(hi)) > RAW_MAX:
+        least = _up(Fraction(max(abs(limits.lower), abs(limits.upper))) * rate / RAW_MAX)
+        raise _refusal(limits, "quantum", f"found {quantum:g} per second; too fine for this range; at least {least}")
+    if not 1 <= w <= (1 << 24):
+        raise _refusal(limits, "velocity", f"found {limits.velocity:g}; expected 1 to 2^24 quanta of {quantum:g}")
+    if h < 1:
+        text = f"found {limits.acceleration:g}, below one quantum of {quantum:g} per period at {rate_hz:g} Hz"
+        raise _refusal(limits, "acceleration", f"{text}; at least {_up(q * rate)}")
+    return LatticeLimits(limits.name, quantum, lo, hi, w, min(h, 2 * w), float(1 - Fraction(h) / h_exact))
+
+
+def jerk_quanta(limits: JointLimits, quantum: float, rate_hz: float, periods: int) -> int:
+    """The jerk limit as quanta per period³ of positions (``periods`` 3) or per period² of velocities (2); 0: none.
+
+    Raises :class:`GuardrailError` where it is below one, with the least that works.
+    """
+    if math.isinf(limits.jerk):
+        return 0
+    one = Fraction(quantum) * Fraction(rate_hz) ** periods
+    jerk = math.floor(Fraction(limits.jerk) / one)
+    if jerk < 1:
+        raise _refusal(limits, "jerk", f"found {limits.jerk:g}, below one quantum of {quantum:g}; at least {_up(one)}")
+    return min(jerk, RAW_MAX)
+
+
 def _refusal(limits: JointLimits, kind: str, text: str) -> GuardrailError:
     origin = limits.origin.get(kind, kind)
     place = f"[joints] {kind}" if origin == kind else f"[constraint] {origin!r}"

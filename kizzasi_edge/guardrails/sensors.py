@@ -112,8 +112,9 @@ class SensorWatch:
         ):
             if lo <= q <= hi and -reach <= q - last <= reach and -warn <= sent - q <= warn and -inf < v < inf:
                 continue
-            wrong |= _classify(lo, hi, q, last, reach, v)
-            if not -warn <= sent - q <= warn:
+            problem = _classify(lo, hi, q, last, reach, v)
+            wrong |= problem
+            if not problem & _NON_FINITE and not -warn <= sent - q <= warn:
                 found |= _TRACKING_WARN if -stop <= sent - q <= stop else _TRACKING_STOP
         if not wrong:
             self._good, self._age_ns = list(position), 0

@@ -1,7 +1,7 @@
-"""A skeleton: a tree of nodes and the bones between them, from a BVH, a URDF or a TOML file (docs/bones.md).
+"""A skeleton: a tree of nodes and the bones between them, from a BVH, a URDF or a guard file (docs/bones.md).
 
 BVH: Biovision's HIERARCHY section as CMU's motion-capture files have it; its MOTION is not read. URDF:
-http://wiki.ros.org/urdf/XML, links as nodes, joint origins as bones. TOML: ``[[node]]`` tables.
+http://wiki.ros.org/urdf/XML, links as nodes, joint origins as bones. Guard file: a ``tree`` of nodes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
-from pydantic import Field, StrictStr
 
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.skeleton_files import FloatArray, Node, bvh_nodes, urdf_nodes
-from kizzasi_edge.toml_file import Number, Section, read_toml, validate
+
+if TYPE_CHECKING:
+    from kizzasi_edge.guardrails.spec import BoneSection
 
 __all__ = ["EXTENT", "MAX_NODES", "SHORTEST", "Skeleton"]
 
@@ -95,14 +96,23 @@ class Skeleton:
     def _refuse(self, name: str, text: str) -> NoReturn:
         raise GuardrailError(f"{self.where}: node {name!r}: {text}")
 
-    def with_cones(self, cones: Mapping[str, float]) -> Skeleton:
-        """The same skeleton with the cones [rad] of the bones that end at these nodes."""
-        new = self.cones.copy()
-        for name, cone in cones.items():
-            if name not in self.names:
-                raise GuardrailError(f"{self.where}: cones: found {name!r}; expected nodes of {list(self.names)}")
-            new[self.names.index(name)] = cone
-        return replace(self, cones=new)
+    def with_cones(self, cones: float | Mapping[str, float], where: str | None = None) -> Skeleton:
+        """The same skeleton with cones [rad]: one for every bone that has a parent's bone, or by the node where a bone
+        ends. ``where``: of what they make of it."""
+        if isinstance(cones, Mapping):
+            new = self.by_node(cones, math.pi, f"{where or self.where}: cone")
+        else:
+            new = np.where(np.array(self.parents) > 0, cones, math.pi)
+        return replace(self, cones=new, where=where or self.where)
+
+    def by_node(self, given: Mapping[str, float], otherwise: float, place: str) -> FloatArray:
+        """A value ``(n,)`` for each node. Raises :class:`GuardrailError` naming ``place`` for other names."""
+        if unknown := sorted(given.keys() - set(self.names[1:])):
+            merged = f" (merged: {dict(self.merged)})" if self.merged else ""
+            raise GuardrailError(
+                f"{place}: found {unknown}; expected nodes where a bone ends: {list(self.names[1:])}{merged}"
+            )
+        return np.array([given.get(name, otherwise) for name in self.names])
 
     @classmethod
     def from_bvh(cls, path: str | Path, *, scale: float = 1.0, end_sites: bool = True) -> Skeleton:
@@ -118,11 +128,9 @@ class Skeleton:
         return _tree(urdf_nodes(path), str(path), merge=True)
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> Skeleton:
-        """``schema = 1`` and a ``[[node]]`` for each node: ``name`` and, but for the root, ``parent``, ``length``,
-        ``direction`` (of the rest pose, any length above 0) and optionally ``cone`` [rad]."""
-        file = validate(read_toml(path, GuardrailError), _SkeletonFile, path, GuardrailError)
-        return _tree([_toml_node(node, f"{path}: [[node]] {i + 1}") for i, node in enumerate(file.node)], str(path))
+    def from_tree(cls, tree: Mapping[str, BoneSection], where: str) -> Skeleton:
+        """A guard file's ``tree``: by the name of each node its parent, length and direction. ``where`` it stands."""
+        return _tree([_node(name, bone, f"{where} {name}") for name, bone in tree.items()], where)
 
 
 # ---- the tree --------------------------------------------------------------------------------------------------------
@@ -144,7 +152,7 @@ def _tree(nodes: Sequence[Node], where: str, *, merge: bool = False) -> Skeleton
             raise GuardrailError(f"{node.place}: parent: found {node.parent!r}; expected the name of a node")
     kept: dict[str, str] = {}
     rotations: dict[str, FloatArray] = {}
-    rows: list[tuple[str, int, float, FloatArray, float]] = []
+    rows: list[tuple[str, int, float, FloatArray]] = []
     index: dict[str, int] = {}
     for node in _sorted(nodes):
         above = None if node.parent is None else kept[node.parent]
@@ -161,10 +169,11 @@ def _tree(nodes: Sequence[Node], where: str, *, merge: bool = False) -> Skeleton
         kept[node.name] = node.name
         index[node.name] = len(rows)
         direction = frame @ (node.offset / length) if above is not None else np.zeros(3)
-        rows.append((node.name, -1 if above is None else index[above], length, direction, node.cone))
-    names, parents, lengths, directions, cones = zip(*rows, strict=True)
+        rows.append((node.name, -1 if above is None else index[above], length, direction))
+    names, parents, lengths, directions = zip(*rows, strict=True)
+    free = np.full(len(rows), math.pi)
     merged = {name: to for name, to in kept.items() if name != to}
-    return Skeleton(names, parents, np.array(lengths), np.array(directions), np.array(cones), merged, where)
+    return Skeleton(names, parents, np.array(lengths), np.array(directions), free, merged, where)
 
 
 def _sorted(nodes: Sequence[Node]) -> Iterator[Node]:
@@ -184,33 +193,20 @@ def _sorted(nodes: Sequence[Node]) -> Iterator[Node]:
         pending = later
 
 
-# ---- TOML ------------------------------------------------------------------------------------------------------------
+# ---- from a guard file -----------------------------------------------------------------------------------------------
 
 
-class _NodeSection(Section):
-    name: StrictStr
-    parent: StrictStr | None = None
-    length: Number | None = None
-    direction: Annotated[list[Number], Field(min_length=3, max_length=3)] | None = None
-    cone: Number = math.pi
-
-
-class _SkeletonFile(Section):
-    schema_: Annotated[Literal[1], Field(alias="schema")]
-    node: Annotated[list[_NodeSection], Field(min_length=1)]
-
-
-def _toml_node(node: _NodeSection, place: str) -> Node:
-    if node.parent is None:
-        if node.length is not None or node.direction is not None or node.cone != math.pi:
-            raise GuardrailError(f"{place}: found the root {node.name!r} with a bone; expected a parent, or name only")
-        return Node(node.name, None, np.zeros(3), place)
-    if node.length is None or node.direction is None:
-        key = "length" if node.length is None else "direction"
-        raise GuardrailError(f"{place}: {key}: missing; expected one for node {node.name!r}, as it has a parent")
-    norm = math.hypot(*node.direction)
+def _node(name: str, bone: BoneSection, place: str) -> Node:
+    if bone.parent is None:
+        if bone.length is not None or bone.direction is not None:
+            raise GuardrailError(f"{place}: found a bone without parent; expected a parent, or nothing for the root")
+        return Node(name, None, np.zeros(3), place)
+    if bone.length is None or bone.direction is None:
+        key = "length" if bone.length is None else "direction"
+        raise GuardrailError(f"{place} {key}: missing; expected one, as there is a parent")
+    norm = math.hypot(*bone.direction)
     if not SHORTEST <= norm < math.inf:
-        raise GuardrailError(f"{place}: direction: found {node.direction}; expected a finite vector, not 0")
-    if not 0 < node.length <= EXTENT:
-        raise GuardrailError(f"{place}: length: found {node.length:g}; expected above 0, at most {EXTENT:g}")
-    return Node(node.name, node.parent, np.array(node.direction) / norm * node.length, place, cone=node.cone)
+        raise GuardrailError(f"{place} direction: found {bone.direction}; expected a finite vector, not 0")
+    if not bone.length <= EXTENT:
+        raise GuardrailError(f"{place} length: found {bone.length:g}; expected at most {EXTENT:g}")
+    return Node(name, bone.parent, np.array(bone.direction) / norm * bone.length, place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ class Node:
     offset: FloatArray
     place: str
     rotation: FloatArray | None = None
-    cone: float = math.pi
     end_site: bool = False
 
 

@@ -21,10 +21,6 @@ Kind = Literal[
     "linear", "quadratic", "power", "bones",
 ]  # fmt: skip
 
-ENFORCED_COMMANDS = ("position",)
-LATER_KINDS = ("jerk", "torque", "power", "bones")
-"""Kinds that the schema knows and this version does not enforce: refused, never ignored."""
-
 KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "range": (("min", "max"), ("joint", "joints")),
     "less": (("max",), ("joint", "joints")),
@@ -33,7 +29,7 @@ KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "linear": (("a",), ("min", "max", "equals", "tolerance", "on")),
     "quadratic": (("max",), ("matrix", "diagonal", "joints", "center", "linear", "on")),
     "power": (("max",), ("joint", "joints")),
-    "bones": ((), ("from_bvh", "from_urdf", "tree", "cone")),
+    "bones": ((), ("from_bvh", "scale", "end_sites", "from_urdf", "tree", "cone", "root_speed", "turn_speed")),
 }
 """Keys that each kind needs, and those it may have besides ``kind name priority hard``."""
 
@@ -73,6 +69,15 @@ class JointsSection(Section):
     quantum: PerJoint | None = None
 
 
+class BoneSection(Section):
+    """A node of a ``tree``, by its name: ``parent``, ``length`` of the bone between them and its ``direction`` in the
+    rest pose, a vector of any length above 0. The root has none of them."""
+
+    parent: StrictStr | None = None
+    length: Positive | None = None
+    direction: Annotated[list[Finite], Field(min_length=3, max_length=3)] | None = None
+
+
 class ConstraintSection(Section):
     """``[[constraint]]``. On one ``joint``, several ``joints`` or (neither given) all: ``range`` (min, max), ``less``
     (max), ``greater`` (min) on positions; ``rate`` and ``velocity`` (max, per second), ``acceleration`` (per second²),
@@ -80,8 +85,12 @@ class ConstraintSection(Section):
 
     Coupling joints: ``linear``: min ≤ a·z ≤ max, or a·z within ``tolerance`` of ``equals``. ``quadratic``:
     (z−center)'Q(z−center) + linear·z ≤ max, Q the ``matrix`` (over ``joints``, or by names) or a ``diagonal``. z is
-    ``on`` positions, velocities or accelerations. ``power`` [W]: the sum of torque times velocity. ``bones``:
-    skeleton. ``priority``: 0 matters most; only rules that are not ``hard`` may ever be relaxed.
+    ``on`` positions, velocities or accelerations. ``power`` [W]: the sum of torque times velocity. ``priority``:
+    0 matters most; only rules that are not ``hard`` may ever be relaxed.
+
+    ``bones``: the poses of a skeleton, instead of joints (docs/bones.md). ``from_bvh`` (``scale``: metres per unit of
+    the file; without its ``end_sites`` if false), ``from_urdf`` or a ``tree`` of nodes; ``cone`` [rad] about each
+    bone's parent's bone and ``turn_speed`` [rad/s] of its direction, one for all or by node; ``root_speed`` [m/s].
     """
 
     kind: Kind
@@ -99,9 +108,13 @@ class ConstraintSection(Section):
     center: ByName | None = None
     linear: ByName | None = None
     from_bvh: StrictStr | None = None
+    scale: Positive | None = None
+    end_sites: bool | None = None
     from_urdf: StrictStr | None = None
-    tree: dict[StrictStr, Any] | None = None
-    cone: dict[StrictStr, Any] | Number | None = None
+    tree: Annotated[dict[StrictStr, BoneSection], Field(min_length=1)] | None = None
+    cone: dict[StrictStr, Finite] | Number | None = None
+    root_speed: Positive | None = None
+    turn_speed: dict[StrictStr, Finite] | Number | None = None
     priority: Annotated[StrictInt, Field(ge=0, le=255)] = 0
     hard: bool = True
 
@@ -125,14 +138,15 @@ class FaultsSection(Section):
     """``[faults]``: when an input or the loop counts as faulty; nothing is watched for a key that is left out.
 
     ``stale_ms`` age of an input; ``jump`` [rad or m] from one measured position to the next beyond what the joint can
-    travel; ``tracking_error``, ``tracking_stop`` [rad or m] between sent and measured position: derate, stop;
-    ``active_ms`` of the guard changing every command; ``clock_jump_ms`` between two steps; ``settle_ticks`` good
-    periods that end a fault; latching after ``fault_ticks`` of a faulty sensor, ``hang_ticks`` without a model,
-    ``infeasible_ticks`` without an admissible set.
+    travel; ``range_tolerance`` [rad or m] by which a measured position may be outside the limits; ``tracking_error``,
+    ``tracking_stop`` [rad or m] between sent and measured position: derate, stop; ``active_ms`` of the guard changing
+    every command; ``clock_jump_ms`` between two steps; ``settle_ticks`` good periods that end a fault; latching after
+    ``fault_ticks`` of a faulty sensor, ``hang_ticks`` without a model, ``infeasible_ticks`` without an admissible set.
     """
 
     stale_ms: Positive | None = None
     jump: Positive | None = None
+    range_tolerance: Positive | None = None
     tracking_error: Positive | None = None
     tracking_stop: Positive | None = None
     active_ms: Positive | None = None
@@ -164,7 +178,7 @@ class GuardFile(Section):
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     guard: GuardSection
-    joints: JointsSection
+    joints: JointsSection = JointsSection()
     constraint: list[ConstraintSection] = []
     temporal: list[TemporalSection] = []
     faults: FaultsSection = FaultsSection()
@@ -186,26 +200,26 @@ def parse_spec(data: dict[str, Any], where: str | Path) -> GuardFile:
 
 
 def require_supported(spec: GuardFile, where: str | Path) -> None:
-    """Refuse what the schema knows and this version would not enforce."""
-    if spec.guard.command not in ENFORCED_COMMANDS:
-        raise GuardrailError(
-            f"{where}: [guard] command: found {spec.guard.command!r}; this version guards 'position' commands only"
-        )
-    for constraint in spec.constraint:
-        if constraint.kind in LATER_KINDS:
+    """Refuse what this combination of keys would not enforce."""
+    command, kinds = spec.guard.command, {constraint.kind for constraint in spec.constraint}
+    if "bones" not in kinds and spec.joints == JointsSection():
+        raise GuardrailError(f"{where}: [joints]: missing; only a guard of poses (kind 'bones') has none")
+    if command == "velocity" and spec.guard.on_clamp != "nearest":
+        raise GuardrailError(f"{where}: [guard] on_clamp: found 'approach'; velocity commands take 'nearest' only")
+    if command == "torque" and spec.dynamics is None:
+        raise GuardrailError(f"{where}: [dynamics]: missing; torque commands are guarded through the robot's inertias")
+    if command == "velocity" and spec.dynamics is not None:
+        raise GuardrailError(f"{where}: [dynamics]: not used with velocity commands; remove it")
+    if spec.dynamics is None:
+        for kind in sorted(kinds & {"torque", "power"}):
             raise GuardrailError(
-                f"{where}: [constraint] kind: found {constraint.kind!r}, which this version does not enforce; remove it"
+                f"{where}: [constraint] kind: found {kind!r}; expected a [dynamics] section beside it, and position or "
+                "torque commands: what a motion costs follows from the robot's inertias"
             )
-    for key in ("jerk", "effort"):
-        if getattr(spec.joints, key) is not None:
+        if spec.joints.effort is not None:
             raise GuardrailError(
-                f"{where}: [joints] {key}: not enforced on position commands by this version; remove it"
+                f"{where}: [joints] effort: not enforced without a [dynamics] section; add that, or remove this"
             )
-    for section in ("temporal", "dynamics"):
-        if getattr(spec, section):
-            raise GuardrailError(f"{where}: [{section}]: not enforced by this version; remove it rather than trust it")
-    if spec.faults != FaultsSection():
-        raise GuardrailError(f"{where}: [faults]: not enforced by this version; remove it rather than trust it")
 
 
 def check_keys(spec: GuardFile, where: str | Path) -> None:
@@ -255,5 +269,8 @@ def _check_constraint(constraint: ConstraintSection, place: str) -> None:
             raise GuardrailError(f"{place} matrix: expected either matrix or diagonal")
         if isinstance(constraint.matrix, list) != ("joints" in given):
             raise GuardrailError(f"{place} joints: expected exactly where matrix is a list of rows; it names them")
-    if kind == "bones" and len(given & {"from_bvh", "from_urdf", "tree"}) != 1:
-        raise GuardrailError(f"{place}: expected one of from_bvh, from_urdf and tree")
+    if kind == "bones":
+        if len(given & {"from_bvh", "from_urdf", "tree"}) != 1:
+            raise GuardrailError(f"{place}: expected one of from_bvh, from_urdf and tree")
+        if alone := sorted(given & {"scale", "end_sites"} if "from_bvh" not in given else ()):
+            raise GuardrailError(f"{place} {alone[0]}: found without from_bvh, whose file it is about")

@@ -1,66 +1,92 @@
-"""The guard as a user holds it: built from a file or a builder, stepped once per command period."""
+"""The guard as a user holds it: built from a file or a builder, stepped once per command period.
+
+One period: what happened (operator, sensors, temporal rules) becomes events, the fault machine turns them into an
+action, the drive carries it out. In the common case, nothing happened and all is nominal, that is one call into the
+drive.
+"""
 
 from __future__ import annotations
 
+import logging
+import struct
+import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from kizzasi_edge.errors import GuardrailError, InputError
 from kizzasi_edge.guardrails.builder import Builder
-from kizzasi_edge.guardrails.core import CoreGuard
-from kizzasi_edge.guardrails.coupled import build_coupled
-from kizzasi_edge.guardrails.coupled_spec import coupled_rules
-from kizzasi_edge.guardrails.explain import explain
-from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits, to_lattice
-from kizzasi_edge.guardrails.limits import joint_limits
+from kizzasi_edge.guardrails.core import CoreDrive
+from kizzasi_edge.guardrails.drive import Drive
+from kizzasi_edge.guardrails.explain import explain_faults
+from kizzasi_edge.guardrails.faults import Action, Event, FaultMachine, State, advance
+from kizzasi_edge.guardrails.parts import Parts, build_parts
 from kizzasi_edge.guardrails.spec import GuardFile, load_spec
-from kizzasi_edge.guardrails.verdict import RULE_BITS, Status, Verdict
+from kizzasi_edge.guardrails.verdict import Status, Verdict
 
 FloatArray = npt.NDArray[np.float32]
 
+_log = logging.getLogger(__name__)
+_STATE_AND_CAUSE = struct.Struct("=II")
+_ESTOP = struct.Struct("=i").pack(Status.ESTOP)
+_NON_FINITE, _LATE, _TEMPORAL = int(Event.NON_FINITE), int(Event.LATE), int(Event.TEMPORAL)
+_UNMEASURED, _EXCEPTION = int(Event.SENSOR_NON_FINITE), int(Event.EXCEPTION)
+_CLOCK = int(Event.CLOCK_BACKWARD | Event.CLOCK_JUMP)
+_BIT = {_NON_FINITE: 16, _LATE: 32}
+_F32 = np.dtype(np.float32)  # comparing with the type itself would build this at each step
+_NO_SIGNALS: Mapping[str, float] = {}
+
 
 class Guardrails:
-    """Keeps every command inside position, velocity and acceleration limits, exactly (docs/guardrails.md).
+    """Keeps every command admissible (docs/guardrails.md) and reacts to faults (docs/faults.md).
 
-    The recursion stands on the last value sent, or on what :meth:`rebase` says was applied; measured positions only
-    seed it. One instance guards one stream of commands and is not thread-safe.
+    The recursion stands on the last value sent, or on what :meth:`rebase` says was applied; of position commands the
+    measured positions only seed it. One instance guards one stream of commands; only :meth:`estop` and :meth:`clear`
+    may be called from other threads.
 
-    Attributes: ``joints`` names in order; ``rate_hz`` the command rate; ``limits`` SI limits after margins;
-    ``lattice`` the integers that are promised (and uploaded to the node); ``rows`` and ``quadratics`` the rules that
-    couple joints.
+    Attributes: ``joints`` (nodes, of poses) in order; ``output_names`` what a model's outputs are called, one per
+    element of a command; ``shape`` of a command; ``command`` "position", "velocity", "torque" or "pose";
+    ``rate_hz``; ``limits`` SI limits after margins; ``lattice`` the integers that hold of sent values (and are uploaded
+    to the node); ``rows`` and ``quadratics`` the rules that couple joints; ``measures`` what of "position" and
+    "velocity" every step needs; ``signals`` names of the signals that rules read; ``drive`` what moves; ``temporal``
+    the temporal rules, or None; ``faults`` the fault machine with its counters; ``hang_s`` how long a model may be
+    silent before it counts as hanging.
     """
 
     def __init__(self, spec: GuardFile, where: str | Path = "guard") -> None:
-        self.spec = spec
-        self.where = str(where)
-        self.rate_hz = float(spec.guard.rate_hz)
-        self.limits: tuple[JointLimits, ...] = joint_limits(spec, where)
-        self.rows, self.quadratics = coupled_rules(spec, self.limits, where)
-        try:
-            self.lattice: tuple[LatticeLimits, ...] = tuple(to_lattice(limit, self.rate_hz) for limit in self.limits)
-            self._core = CoreGuard(
-                self.lattice,
-                spec.guard.miss_budget,
-                spec.guard.nan_ticks,
-                approach=spec.guard.on_clamp == "approach",
-                coupled=self._build_coupled(),
-            )
-        except GuardrailError as exc:
-            raise GuardrailError(f"{where}: {exc}") from None
-        self.joints = tuple(limit.name for limit in self.limits)
+        parts: Parts = build_parts(spec, where)
+        self.spec, self.where, self.rate_hz = spec, str(where), float(spec.guard.rate_hz)
+        self.command, self.limits, self.lattice = parts.command, parts.limits, parts.lattice
+        self.rows, self.quadratics, self.output_names = parts.rows, parts.quadratics, parts.output_names
+        self.drive: Drive = parts.drive
+        self._describe = parts.describe
+        self._follow = parts.drive.follow
+        self._core = parts.drive if isinstance(parts.drive, CoreDrive) else None
+        self.temporal, self._watch = parts.temporal, parts.watch
+        self._stamped, self._needs_position = parts.stamped, parts.needs_position
+        self.faults = FaultMachine(parts.fault_limits)
+        self.hang_s = parts.fault_limits.hang_ticks / self.rate_hz
+        self.layout = parts.layout
+        self.joints, self.shape = self.layout.channels, self.drive.shape
+        self.measures = tuple(dict.fromkeys((*self.drive.measures, *(("position",) if self._needs_position else ()))))
+        self.signals: tuple[str, ...] = () if self.temporal is None else self.temporal.signals
         self.quanta: npt.NDArray[np.float64] = np.array([limit.quantum for limit in self.lattice])
         self._n = len(self.joints)
-        self._shape = (self._n,)
-        self._names = tuple(
-            {bit: limit.origin.get(kind, kind) for bit, kind in RULE_BITS.items()} for limit in self.limits
-        )
-        self._coupled = (*(row.name for row in self.rows), *(form.name for form in self.quadratics))
-        self._seeded = False
-        self._live = self._verdict(0)
+        own = len(self.rows) - (0 if self.temporal is None else len(self.temporal.rows))
+        self._own_rows, self._own_mask = own, (1 << own) - 1
+        self._zeros = [0.0] * len(self.limits)
+        self._samples, self._period_ns = 0, round(1e9 / self.rate_hz)
+        self._signals: Mapping[str, float] | None = None  # the last: where only the proposal is late, they hold on
+        self._asked: deque[Event] = deque()
+        self._seeded = self.command == "pose"
+        self._observed = bool(self.drive.measures) or self._watch is not None or self.temporal is not None
+        self._calm = not self._observed
+        self._record = self.drive.record
+        self._live = Verdict(self.layout, self._record)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -68,35 +94,43 @@ class Guardrails:
         return cls(load_spec(path), path)
 
     @staticmethod
-    def builder(*, rate_hz: float, miss_budget: int = 3, velocity_scale: float = 0.9) -> Builder:
+    def builder(
+        *, rate_hz: float, miss_budget: int = 3, velocity_scale: float = 0.9, command: str = "position"
+    ) -> Builder:
         """Start building a guard in code; see :class:`Builder`."""
-        return Builder(lambda spec: Guardrails(spec, "builder"), rate_hz, miss_budget, velocity_scale)
-
-    def _build_coupled(self) -> Any:
-        if not self.rows and not self.quadratics:
-            return None
-        return build_coupled(
-            self.lattice, self.rows, self.quadratics, rate_hz=self.rate_hz, miss_budget=self.spec.guard.miss_budget
-        )
+        guard = {"rate_hz": rate_hz, "miss_budget": miss_budget, "command": command}
+        return Builder(lambda spec: Guardrails(spec, "builder"), guard, velocity_scale)
 
     @property
     def miss_budget(self) -> int:
         return self.spec.guard.miss_budget
 
-    def reset(self, position: npt.ArrayLike) -> None:
-        """Stand at rest at a measured ``position`` ``(n,)`` [rad]; also clears a latched e-stop.
+    @property
+    def state(self) -> State:
+        """Where the fault machine stands."""
+        return self.faults.memory.state
 
-        Outside the limits the axis may then only move inwards, at an eighth of its speed.
+    def reset(self, position: npt.ArrayLike) -> None:
+        """Stand at rest at a measured ``position`` ``(n,)`` [rad], as new: latches and pending rules are forgotten.
+
+        Outside the limits an axis may then only move inwards, at an eighth of its speed.
         """
-        self._core.position[:] = self._vector(position, "position")
-        self._core.seed()
+        self.drive.seed(self._vector(position, "position"))
         self._seeded = True
+        self._asked.clear()
+        self.faults.reset()
+        self.drive.derate(False)
+        if self._watch is not None:
+            self._watch.reset()
+        if self.temporal is not None:
+            self.temporal.reset()
+        self._mark()
 
     def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
-        """Stand on what the node says it applied: positions and last steps ``(n,)`` in quanta."""
-        self._core.applied[:] = applied
-        self._core.step[:] = step
-        self._core.rebase()
+        """Stand on what the node says it applied: positions and last steps ``(n,)`` in quanta. Positions only."""
+        if self._core is None:
+            raise GuardrailError(f"{self.where}: {self.command} commands do not stand on applied positions")
+        self._core.rebase(applied, step)
         self._seeded = True
 
     def step(
@@ -110,16 +144,21 @@ class Guardrails:
     ) -> tuple[FloatArray, Verdict]:
         """Admit one command.
 
-        ``command`` ``(n,)`` proposed positions [rad]; may hold NaN or Inf: then coast, then brake. ``position``
-        ``(n,)`` measured [rad]: required once, at the first step. ``velocity`` and ``signals`` are for rules on
-        measurements. Returns a fresh float32 ``(n,)`` and a verdict of its own.
+        ``command`` of ``shape``: proposed positions [rad], velocities [rad/s] or torques [N·m]; may hold NaN or Inf:
+        then the guard coasts, then brakes. ``position``, ``velocity`` ``(n,)`` measured [rad, rad/s]: those in
+        ``measures`` every time, a position at the first step. ``signals`` by name, for rules that read them (one that is
+        missing is NaN). ``stamp_ns`` monotonic receive time of the oldest input; needed where ``[faults]`` watches times.
+        Returns a fresh float32 array of ``shape`` and a verdict of its own.
 
-        Raises :class:`GuardrailError` without a first position, :class:`InputError` on a wrong shape; the guard then
-        stands where it stood.
+        Raises :class:`GuardrailError` without a measurement that is needed, :class:`InputError` on a wrong shape; the
+        guard then stands where it stood.
         """
-        out = np.empty(self._n, np.float32)
-        self._run(command, out, position, velocity, signals)
-        return out, self._verdict(stamp_ns)
+        out = np.empty(self.shape, _F32)
+        self._run(command, out, position, velocity, signals, stamp_ns)
+        if self.temporal is None:
+            return out, Verdict(self.layout, self._record[:], stamp_ns)
+        rules = self.temporal
+        return out, Verdict(self.layout, self._record[:], stamp_ns, tuple(rules.times), rules.violated_bits)
 
     def step_into(
         self,
@@ -132,10 +171,47 @@ class Guardrails:
         stamp_ns: int = 0,
     ) -> Verdict:
         """:meth:`step` into ``out``. The verdict returned is the guard's own: it changes with the next call."""
-        if out.shape != self._shape or out.dtype != np.float32:
-            raise InputError(f"out: found {out.dtype} {out.shape}; expected float32 {self._shape}")
-        self._run(command, out, position, velocity, signals)
+        if out.shape != self.shape or out.dtype != _F32:
+            raise InputError(f"out: found {out.dtype} {out.shape}; expected float32 {self.shape}")
+        self._run(command, out, position, velocity, signals, stamp_ns)
         return self._refresh(stamp_ns)
+
+    def miss(self, out: FloatArray, events: Event = Event.LATE, stamp_ns: int = 0) -> Verdict:
+        """One period without a proposal, for the reason ``events``: coast within the budget, then brake."""
+        if not self._seeded:
+            raise GuardrailError(f"{self.where}: a guard that has no position yet cannot coast or brake")
+        now = int(events)
+        try:
+            self._update_rules(None, None, None, self._signals if now == _LATE else None)
+        except Exception as exc:
+            now |= self._failed(exc)
+        self._react(now, None, out)
+        return self._refresh(stamp_ns)
+
+    def estop(self) -> None:
+        """Latch: from the next call on brake to rest and stay there, until :meth:`clear` and a proposal at rest, or
+        :meth:`reset`. Any thread."""
+        self._ask(Event.ESTOP)
+
+    def clear(self) -> None:
+        """Release a latched state, where nothing is wrong any more and all is at rest: the first proposal after it that
+        asks for no motion is followed again. Any thread."""
+        self._ask(Event.CLEAR)
+
+    @property
+    def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Last sent positions and steps ``(n,)`` in quanta; of velocities where joints were measured, and what was
+        sent."""
+        if self._core is None:
+            raise GuardrailError(f"{self.where}: {self.command} commands have no motion in quanta")
+        return self._core.motion()
+
+    def explain(self) -> str:
+        """What is enforced and under which assumptions, in words."""
+        temporal = [] if self.temporal is None else ["", "Temporal rules:", *self.temporal.explain()]
+        return "\n".join([*self._describe(), *temporal, "", *explain_faults(self.spec.faults, self.faults.limits)])
+
+    # ---- one period --------------------------------------------------------------------------------------------------
 
     def _run(
         self,
@@ -144,85 +220,198 @@ class Guardrails:
         position: npt.ArrayLike | None,
         velocity: npt.ArrayLike | None,
         signals: Mapping[str, float] | None,
+        stamp_ns: int,
     ) -> None:
-        if signals is not None or velocity is not None:
-            self._refuse_unused(velocity, signals)
-        core = self._core
-        shape = command.shape if isinstance(command, np.ndarray) else np.shape(command)
-        if shape != self._shape:
+        if not isinstance(command, np.ndarray):
+            command = np.asarray(command, np.float32)
+        if command.shape != self.shape:
             raise InputError(
-                f"command: found shape {shape}; expected {self._shape}, one for each of {list(self.joints)}"
+                f"command: found shape {command.shape}; expected {self.shape}, for {list(self.joints)[:16]}"
             )
         if not self._seeded:
-            if position is None:
-                raise GuardrailError(
-                    f"{self.where}: the first step needs position=, the measured positions of {list(self.joints)}"
-                )
-            self.reset(position)
-        core.command[:] = command
-        core.run()
-        out[:] = core.out
+            self._first(position)
+        if self._calm and not self._asked:
+            if velocity is not None or signals is not None:
+                self._check_unused(velocity, signals)
+        elif self._observe(command, out, position, velocity, signals, stamp_ns):
+            return
+        try:  # nominal so far: follow, and ask the machine only if that finds something
+            found = self._follow(command, out)
+        except Exception as exc:
+            found = self._failed(exc)
+        if found:
+            self._react(found, command, out, followed=not found & (_NON_FINITE | _EXCEPTION))
 
-    def miss(self, out: FloatArray, stamp_ns: int = 0) -> Verdict:
-        """One period without a proposal (stale input, late model): coast within the budget, then brake."""
-        if not self._seeded:
-            raise GuardrailError(f"{self.where}: a guard that has no position yet cannot coast or brake")
-        self._core.miss()
-        out[:] = self._core.out
-        return self._refresh(stamp_ns)
+    def _observe(
+        self,
+        command: FloatArray,
+        out: FloatArray,
+        position: npt.ArrayLike | None,
+        velocity: npt.ArrayLike | None,
+        signals: Mapping[str, float] | None,
+        stamp_ns: int,
+    ) -> bool:
+        """Where there is more to look at than the command. True: that has decided the period."""
+        q, v = self._measured(position, "position"), self._measured(velocity, "velocity")
+        if signals is not None:
+            self._check_signals(signals)
+        self._signals = signals
+        if self._stamped and not stamp_ns:
+            raise InputError("stamp_ns: missing; [faults] stale_ms and clock_jump_ms need the inputs' receive time")
+        events = 0
+        try:
+            usable = (q is None or bool(np.isfinite(q).all())) and (v is None or bool(np.isfinite(v).all()))
+            if self._watch is not None:
+                events |= self._watched(q, v, stamp_ns)
+            elif not usable:
+                events |= _UNMEASURED
+            if usable and q is not None:
+                self.drive.measure(q, v)
+            events |= self._update_rules(command, q, v, signals)
+        except Exception as exc:
+            events |= self._failed(exc)
+        if not (events or self.faults.memory.state or self._asked):
+            return False
+        self._react(events, command, out)
+        return True
 
-    def estop(self) -> None:
-        """Latch: from the next call on brake to rest and stay there, until :meth:`clear` or :meth:`reset`."""
-        self._core.estop()
+    def _react(self, events: int, command: FloatArray | None, out: FloatArray, *, followed: bool = False) -> None:
+        """Let the machine decide, and carry it out. ``followed``: the drive has followed the command already."""
+        while self._asked:
+            events |= self._asked.popleft()
+        drive, machine = self.drive, self.faults
+        rest = drive.at_rest
+        if command is not None and not followed:
+            if not np.isfinite(command).all():
+                events |= _NON_FINITE
+            elif machine.memory.state == State.REARM and drive.asks_no_motion(command):
+                events |= Event.ZERO_COMMAND
+            trial = advance(machine.memory, Event(events), machine.limits, at_rest=rest).action
+            if trial in (Action.FOLLOW, Action.FOLLOW_DERATED):
+                try:
+                    drive.derate(trial == Action.FOLLOW_DERATED)
+                    events |= drive.follow(command, out)
+                    followed = True
+                except Exception as exc:
+                    events |= self._failed(exc)
+        action = machine.tick(Event(events), at_rest=rest)
+        if action == Action.FALLBACK:
+            drive.derate(False)  # the time promised is that at full speed
+            proposal = None if self.temporal is None else self.temporal.proposal
+            if proposal is None or drive.follow(proposal.astype(np.float32), out) & _NON_FINITE:
+                drive.brake(out, 0)
+        elif not followed:
+            rule = _BIT.get(events & (_NON_FINITE | _LATE), 0)
+            if action == Action.COAST:
+                drive.coast(out, rule)
+            else:
+                drive.brake(out, rule)
+        self._mark()
 
-    def clear(self) -> None:
-        """Release a latched stop; the guard stands where it is."""
-        self._core.clear()
+    def _mark(self) -> None:
+        """Write the machine's state into the verdict's record; calm: nothing is to be looked at but the command."""
+        memory = self.faults.memory
+        _STATE_AND_CAUSE.pack_into(self._record, 4, memory.state, memory.cause if memory.state else 0)
+        if memory.state == State.ESTOP:
+            self._record[0:4] = _ESTOP
+        self._calm = not (memory.state or self._observed or self._asked)
 
-    @property
-    def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Last sent positions and steps ``(n,)`` in quanta."""
-        return self._core.motion()
+    def _update_rules(
+        self,
+        command: FloatArray | None,
+        q: npt.NDArray[np.float64] | None,
+        v: npt.NDArray[np.float64] | None,
+        signals: Mapping[str, float] | None,
+    ) -> int:
+        rules, core = self.temporal, self._core
+        if rules is None:
+            return 0
+        applied = self.drive.applied()
+        engaged = rules.update(
+            *applied,
+            applied[0] if q is None else q.tolist(),
+            applied[1] if v is None else v.tolist(),
+            None if command is None else command.tolist(),
+            signals or _NO_SIGNALS,
+        )
+        if core is not None:
+            core.enable(self._own_mask | rules.enabled_rows << self._own_rows)
+        return _TEMPORAL if engaged else 0
 
-    def explain(self) -> str:
-        """What is enforced and under which assumptions, in words."""
-        return explain(self.spec, self.where, self.limits, self.lattice, self.rows, self.quadratics)
+    def _watched(self, q: npt.NDArray[np.float64] | None, v: npt.NDArray[np.float64] | None, stamp_ns: int) -> int:
+        assert self._watch is not None
+        if self.command == "pose":
+            q = v = None  # it has no joints to watch
+        applied = self.drive.applied()[0]
+        where = applied if q is None else q.tolist()
+        if not stamp_ns:  # one sample a period
+            self._samples += 1
+            stamp_ns = self._samples * self._period_ns
+        events = self._watch.check(
+            where,
+            self._zeros if v is None else v.tolist(),
+            applied if self.command == "position" else where,
+            stamp_ns,
+            time.monotonic_ns() if self._stamped else stamp_ns,
+            active=self._live.status != Status.PASS,
+        )
+        return int(events) if self._stamped else int(events) & ~_CLOCK
 
-    def _refuse_unused(self, velocity: npt.ArrayLike | None, signals: Mapping[str, float] | None) -> None:
-        if velocity is not None:
-            self._vector(velocity, "velocity")
-        if signals:
-            raise GuardrailError(f"{self.where}: signals {sorted(signals)} are given, but no rule uses a signal")
+    def _failed(self, exc: Exception) -> int:
+        """Our own fault: report it, and stop."""
+        _log.exception("%s: the guard raised; it brakes and stays", self.where, exc_info=exc)
+        return _EXCEPTION
 
-    def _vector(self, value: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    # ---- arguments ---------------------------------------------------------------------------------------------------
+
+    def _ask(self, event: Event) -> None:
+        self._asked.append(event)
+
+    def _first(self, position: npt.ArrayLike | None) -> None:
+        """The first step: stand where the joints are."""
+        if position is None and self.command == "velocity" and not self.drive.measures:
+            position = np.zeros(self._n)  # no joint has a range: it does not matter where they are
+        if position is None:
+            raise GuardrailError(
+                f"{self.where}: the first step needs position=, the measured positions of {list(self.joints)}"
+            )
+        self.drive.seed(self._vector(position, "position"))
+        self._seeded = True
+
+    def _measured(self, value: npt.ArrayLike | None, name: str) -> npt.NDArray[np.float64] | None:
+        """A measurement as (n,); what it holds may be NaN."""
+        if value is None:
+            if name in self.measures:
+                raise GuardrailError(f"{self.where}: {name}=: missing; this guard needs it every period")
+            return None
         array = np.asarray(value, np.float64)
-        if array.shape != (self._n,):
+        if array.shape != self.shape:
             raise InputError(
-                f"{name}: found shape {array.shape}; expected ({self._n},), one per joint of {list(self.joints)}"
+                f"{name}: found shape {array.shape}; expected {self.shape}, for {list(self.output_names)[:16]}"
             )
-        if not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array))[0])
-            raise InputError(f"{name}[{bad}] ({self.joints[bad]}): found {array[bad]}; expected a finite number")
         return array
 
-    def _verdict(self, stamp_ns: int) -> Verdict:
-        core = self._core
-        return Verdict(
-            Status(core.status), core.intervention, core.rules, self.joints, self._names, stamp_ns,
-            self._coupled, core.shaped, core.relaxed,
-        )  # fmt: skip
+    def _vector(self, value: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+        array = self._measured(value, name)
+        assert array is not None
+        if not np.isfinite(array).all():
+            bad = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise InputError(f"{name}[{bad}] ({self.output_names[bad]}): found {array[bad]}; expected a finite number")
+        return array
+
+    def _check_unused(self, velocity: npt.ArrayLike | None, signals: Mapping[str, float] | None) -> None:
+        self._measured(velocity, "velocity")
+        if signals:
+            self._check_signals(signals)
+
+    def _check_signals(self, signals: Mapping[str, float]) -> None:
+        if unknown := signals.keys() - set(self.signals):
+            used = f"; the rules read {list(self.signals)}" if self.signals else ", but no rule reads a signal"
+            raise GuardrailError(f"{self.where}: signals {sorted(unknown)} are given{used}")
 
     def _refresh(self, stamp_ns: int) -> Verdict:
-        live, core = self._live, self._core
-        live.status, live.intervention, live.bits, live.stamp_ns = (
-            _STATUS[core.status],
-            core.intervention,
-            core.rules,
-            stamp_ns,
-        )
-        if self._coupled:
-            live.shaped, live.relaxed = core.shaped, core.relaxed
+        live, rules = self._live, self.temporal
+        live.stamp_ns = stamp_ns
+        if rules is not None:
+            live.times, live.violated_bits = tuple(rules.times), rules.violated_bits
         return live
-
-
-_STATUS = tuple(Status)

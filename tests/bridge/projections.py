@@ -1,4 +1,4 @@
-"""Random projection problems, and what DAQP and Clarabel make of them."""
+"""Random projection problems, what DAQP and Clarabel make of them, and what no solver can do better than."""
 
 from __future__ import annotations
 
@@ -110,6 +110,35 @@ def next_tick(rng: np.random.Generator, problem: Problem, amount: float) -> Prob
     return replace(problem, u=problem.u + move, b=problem.b + np.abs(problem.b) * abs(rng.normal()) * amount)
 
 
+def contradictory(rng: np.random.Generator, n: int, rows: int, quads: int) -> tuple[Problem, Projection]:
+    """The hard rules, which have a feasible point, and a projection that also has soft ones of up to four classes, most
+    of which cannot be met together."""
+    problem = random_problem(rng, n, rows, quads)
+    hard, curved_hard = rng.random(rows) < rng.random(), rng.random(quads) < 0.5
+    b, r = problem.b.copy(), problem.r.copy()
+    lengths = np.linalg.norm(problem.a, axis=1)
+    b[~hard] -= (np.abs(rng.normal(size=rows)) * lengths * 10 ** rng.uniform(-3, 0))[~hard]
+    r[~curved_hard] -= (np.abs(rng.normal(size=quads) * r) * 10 ** rng.uniform(-3, 0))[~curved_hard]
+    projection = Projection(
+        n,
+        [Row(f"{j}", "position", problem.a[j], float(b[j]), int(rng.integers(4)), bool(hard[j])) for j in range(rows)],
+        [
+            Quadratic(f"{k}", "position", q, problem.c[k], float(r[k]), int(rng.integers(4)), bool(curved_hard[k]))
+            for k, q in enumerate(problem.q)
+        ],
+    )
+    kept = replace(
+        problem,
+        a=problem.a[hard],
+        b=b[hard],
+        q=problem.q[curved_hard],
+        c=problem.c[curved_hard],
+        r=r[curved_hard],
+    )
+    projection.u[:], projection.lo[:], projection.hi[:] = problem.u, problem.lo, problem.hi
+    return kept, projection
+
+
 def daqp_solve(problem: Problem) -> F64 | None:
     """DAQP's minimiser, or None if it found none. Rows scaled to unit length; no quadratics."""
     import daqp
@@ -128,8 +157,8 @@ def daqp_solve(problem: Problem) -> F64 | None:
     return np.asarray(x) if flag == 1 else None
 
 
-def clarabel_solve(problem: Problem) -> tuple[F64, float] | None:
-    """Clarabel's minimiser and dual cost (a lower bound of ½|x − u|²), or None. Quadratics as second-order cones."""
+def clarabel_solve(problem: Problem) -> F64 | None:
+    """Clarabel's minimiser, or None. Quadratics as second-order cones."""
     import clarabel
     from scipy import sparse
 
@@ -160,4 +189,32 @@ def clarabel_solve(problem: Problem) -> tuple[F64, float] | None:
     ).solve()
     if str(solution.status) not in {"Solved", "AlmostSolved"}:
         return None
-    return np.asarray(solution.x), float(solution.obj_val_dual + problem.u @ problem.u / 2)
+    return np.asarray(solution.x)
+
+
+def lower_bound(problem: Problem, x: F64) -> float:
+    """What no feasible point's cost is below: Lagrangian duality, with the multipliers that explain ``x`` best.
+
+    For any multipliers m ≥ 0 of constraints g ≤ 0, a feasible z has cost(z) ≥ cost(z) + m·g(z) ≥ the minimum of that
+    over all z. About x, with ρ the gradient there and H the Hessian, that minimum is cost(x) + m·g(x) − ½ ρ'H⁻¹ρ:
+    cost(x) at an optimum, below it elsewhere. The multipliers are the least squares of ρ over the constraints that x
+    is near to; what counts as near is tried out.
+    """
+    from scipy.optimize import nnls
+
+    n, rows = len(x), len(problem.b)
+    gradients = [2 * q @ x + c for q, c in zip(problem.q, problem.c, strict=True)]
+    sizes = np.maximum([np.linalg.norm(g) for g in [*problem.a, *gradients]], 1e-300)
+    normals = np.vstack([np.eye(n), -np.eye(n), np.vstack([problem.a, *gradients]) / sizes[:, None]])
+    curved = [x @ q @ x + c @ x - r for q, c, r in zip(problem.q, problem.c, problem.r, strict=True)]
+    values = np.concatenate([x - problem.hi, problem.lo - x, np.append(problem.a @ x - problem.b, curved) / sizes])
+    bound, scale = 0.0, max(np.abs(problem.lo).max(), np.abs(problem.hi).max())
+    for near in (1e-11, 1e-9, 1e-7, 1e-5):
+        active = values >= -near * scale
+        if active.any():
+            m = np.zeros(len(values))
+            m[active] = nnls(normals[active].T, problem.u - x, maxiter=1000)[0]
+            rho = x - problem.u + m @ normals
+            hessian = np.eye(n) + 2 * np.tensordot(m[2 * n + rows :] / sizes[rows:], problem.q, 1)
+            bound = max(bound, problem.cost(x) + float(m @ values - rho @ np.linalg.solve(hessian, rho) / 2))
+    return bound

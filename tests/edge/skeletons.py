@@ -1,12 +1,17 @@
-"""The skeleton that the tests of bones and of their files share."""
+"""What the tests of bones, of their files and of their guard share: a skeleton, and how a pose is judged."""
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from kizzasi_edge.guardrails.skeleton import Skeleton
+
+Array = npt.NDArray[np.float64]
 
 # A skeleton like those of CMU's motion-capture files, in inches: zero offsets where a joint only turns another.
 LEG = [("HipJoint", 0, 0, 0), ("UpLeg", 1.36, -1.79, 0.84), ("Leg", 2.45, -6.73, 0), ("Foot", 2.56, -7.04, 0)]
@@ -51,4 +56,31 @@ def cmu_human(folder: Path) -> Skeleton:
 def two_bones(cone: float) -> Skeleton:
     return Skeleton(
         ("a", "b", "c"), (-1, 0, 1), np.ones(3), np.tile([1.0, 0, 0], (3, 1)), np.array([4, 4, cone]).clip(0, np.pi)
+    )
+
+
+def unit(v: Array) -> Array:
+    return np.asarray(v / np.linalg.norm(v))
+
+
+def angle(a: Array, b: Array) -> float:
+    """Kahan's: precise at all angles."""
+    a, b = unit(a), unit(b)
+    return 2 * math.atan2(float(np.linalg.norm(a - b)), float(np.linalg.norm(a + b)))
+
+
+def length_error(skeleton: Skeleton, pose: Array) -> float:
+    """Largest | |bone| - L | / max(1, L), without rounding of its own: |bone|² - L² in rational numbers."""
+    worst = 0.0
+    for i, p in enumerate(skeleton.parents[1:], 1):
+        length = Fraction(float(skeleton.lengths[i]))
+        square = sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(pose[i], pose[p], strict=True))
+        worst = max(worst, abs(float(square - length**2)) / float(2 * length) / max(1.0, float(length)))
+    return worst
+
+
+def cone_excess(skeleton: Skeleton, pose: Array) -> float:
+    pairs = [(i, p) for i, p in enumerate(skeleton.parents) if p > 0]
+    return max(
+        (angle(pose[p] - pose[skeleton.parents[p]], pose[i] - pose[p]) - skeleton.cones[i] for i, p in pairs), default=0
     )

@@ -75,7 +75,7 @@ def test_bad_routes_are_refused(names: list[str], fields: dict[str, str], words:
 
 
 def test_an_input_from_two_sources_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"\[\[input\]\] b: model input 'q' also comes from a"):
+    with pytest.raises(ConfigError, match=r"\[\[input\]\] b: input 'q' also comes from a"):
         align(["q"], ("a", Held("q"), {}, None), ("b", Held("q"), {}, None))
 
 
@@ -103,6 +103,51 @@ def test_a_value_that_is_not_valid_is_missing() -> None:
     assert one.stale == {"a": 1}
 
 
+def test_what_the_guard_reads_follows_the_models_inputs() -> None:
+    arm, goal = Held("q", "v", "force"), Held("target")
+    both = Align(
+        ["target", "q"],
+        [Input("arm", arm, {"contact": "force"}, None), Input("goal", goal, {}, None)],
+        ["q", "contact"],
+        ["q", "v", "w"],
+    )
+    assert both.names == ("target", "q", "contact", "v")
+    assert both.model_dim == 2
+    arm.put(1, 2, 3, stamp=5)
+    goal.put(4, stamp=6)
+    seen = both.read(10, 0)
+    assert seen is not None
+    assert seen.values.tolist() == [4, 1, 3, 2]
+    assert seen.names == both.names
+
+
+def test_what_the_guard_needs_and_nobody_gives_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no \[\[input\]\] gives what the guard reads: \['contact'\]"):
+        Align(["q"], [Input("arm", Held("q"), {}, None)], ["q", "contact"], ["v"])
+
+
+def test_a_source_may_serve_the_guard_alone() -> None:
+    arm, imu = Held("q"), Held("tilt")
+    both = Align(["q"], [Input("arm", arm, {}, None), Input("imu", imu, {}, 10 * MS)], ["tilt"])
+    arm.put(1, stamp=0)
+    imu.put(2, stamp=0)
+    assert both.read(10 * MS, 0) is not None
+    assert both.read(10 * MS + 1, 0) is None
+    assert both.stale == {"arm": 0, "imu": 1}
+
+
+def test_of_two_that_offer_what_is_welcome_the_first_is_taken() -> None:
+    a, b = Held("q", "v"), Held("t", "v")
+    both = Align(["q", "t"], [Input("a", a, {}, None), Input("b", b, {}, None)], (), ["v"])
+    a.put(1, 2, stamp=0)
+    b.put(3, 4, stamp=0)
+    seen = both.read(1, 0)
+    assert seen is not None
+    assert seen.values.tolist() == [1, 3, 2]
+    with pytest.raises(ConfigError, match="input 'v' also comes from a"):
+        Align(["q", "t"], [Input("a", a, {}, None), Input("b", b, {}, None)], ["v"])
+
+
 U32 = 1 << 32
 
 
@@ -111,6 +156,7 @@ U32 = 1 << 32
 )  # fmt: skip
 def test_the_oldest_stamp_in_the_devices_time(clock_us: int, device_age: int, other_age: int, first: bool) -> None:
     device, other, now = Held("q"), Held("t"), 10**12
+    inputs: list[tuple[str, Held, dict[str, str], int | None]]
     inputs = [("device", device, {}, None), ("other", other, {}, None)]
     both = align(["q", "t"], *(inputs if first else inputs[::-1]))
     device.put(0, stamp=now - device_age, t_us=clock_us)

@@ -208,6 +208,28 @@ def test_cause_is_that_of_the_state_not_of_the_last_event() -> None:
     ]  # fmt: skip
 
 
+def test_the_cause_of_a_stronger_state_is_what_demanded_it() -> None:
+    both = Event.SENSOR_JUMP | Event.INFEASIBLE
+    causes = [(memory.state, memory.cause) for memory in run([both] * 4)]
+    assert causes == [(State.BRAKE, both)] * 3 + [(State.STOPPED, Event.INFEASIBLE)]  # the sensor has a period left
+
+
+def test_no_fallback_spares_what_waits_for_its_rearming() -> None:
+    rearm = run([Event.CLEAR], start=latched(Event.EXCEPTION), at_rest=True)[0]
+    for event in (Event.LATE, Event.NON_FINITE):
+        events = Event.TEMPORAL | Event.ZERO_COMMAND | event
+        assert run([events], start=rearm, at_rest=True)[0].state == State.REARM
+    assert run([Event.TEMPORAL | Event.ZERO_COMMAND], start=rearm, at_rest=True)[0].state == State.FALLBACK
+
+
+def test_a_lasting_event_leads_to_no_new_memory() -> None:
+    for row in TABLE:
+        event = next(iter(row.events))
+        first, *_, before, last = run([event] * 20)
+        assert last == before, event
+        assert row.lasting or last == first, event
+
+
 # ---- totality --------------------------------------------------------------------------------------------------------
 
 
@@ -273,3 +295,13 @@ def test_counters_count_periods_and_changes() -> None:
         (State.NOMINAL, State.HOLD): 2, (State.HOLD, State.NOMINAL): 1, (State.HOLD, State.ESTOP): 1,
     }  # fmt: skip
     assert machine.memory == run(events)[-1]
+
+
+def test_the_machine_hears_whether_the_robot_is_at_rest() -> None:
+    machine = FaultMachine(LIMITS)
+    machine.tick(Event.ESTOP, at_rest=False)
+    assert machine.tick(Event.CLEAR, at_rest=False) == Action.BRAKE
+    assert machine.memory.state == State.ESTOP
+    assert machine.tick(Event.CLEAR, at_rest=True) == Action.BRAKE
+    assert machine.memory.state == State.REARM
+    assert machine.tick(Event.ZERO_COMMAND, at_rest=True) == Action.FOLLOW

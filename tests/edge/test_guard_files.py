@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.guardrails.spec import LATER_KINDS, parse_spec
+from kizzasi_edge.guardrails.spec import parse_spec
 from kizzasi_edge.guardrails.urdf import read_urdf
 
 GOOD = """schema = 1
@@ -71,7 +71,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("rate_hz = 500", "rate_hz = 500\nfoo = 1", ["[guard] foo", "unknown key", "nan_ticks"]),
         ("rate_hz = 500", "rate_hz = 500\nmiss_budget = 256", ["[guard] miss_budget", "found 256", "255"]),
         ("rate_hz = 500", "rate_hz = 500\nmiss_budget = 1.5", ["[guard] miss_budget", "found 1.5", "integer"]),
-        ("rate_hz = 500", 'rate_hz = 500\ncommand = "torque"', ["[guard] command", "'torque'", "'position'"]),
+        ("rate_hz = 500", 'rate_hz = 500\ncommand = "torque"', ["[dynamics]: missing", "torque"]),
         ("rate_hz = 500", 'rate_hz = 500\non_infeasible = "cut"', ["[guard] on_infeasible", "'cut'", "'brake'"]),
         ("velocity = 2", "speed = 2", ["[joints] speed", "unknown key", "velocity_scale"]),
         ("velocity = 2\n", "", ["[joints] velocity", "missing", "'a'"]),
@@ -114,21 +114,27 @@ def test_refusals_name_file_section_key_found_and_expected(
     assert len(message.splitlines()) <= 13
 
 
-@pytest.mark.parametrize("key", ["jerk", "effort"])
-def test_limits_of_joints_that_nothing_enforces_are_refused(tmp_path: Path, key: str) -> None:
-    message = refusal(tmp_path, GOOD.replace("[joints]", f"[joints]\n{key} = 5.0", 1))
-    assert f"[joints] {key}: not enforced on position commands" in message
+def test_efforts_that_nothing_enforces_are_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, GOOD.replace("[joints]", "[joints]\neffort = 5.0", 1))
+    assert "[joints] effort: not enforced without a [dynamics] section" in message
 
 
-@pytest.mark.parametrize("kind", LATER_KINDS)
-def test_kinds_of_a_later_version_are_refused_rather_than_ignored(tmp_path: Path, kind: str) -> None:
-    message = refusal(tmp_path, GOOD + f'[[constraint]]\nkind = "{kind}"\nname = "c"\n')
+def test_a_jerk_below_one_quantum_is_refused_with_the_least_that_works(tmp_path: Path) -> None:
+    message = refusal(tmp_path, GOOD.replace("[joints]", "[joints]\njerk = 0.001", 1))
+    assert "[joints] jerk: joint 'a': found 0.001, below one quantum" in message
+    least = message.rsplit(" ", 1)[1]
+    assert "rad/s³" in load(tmp_path, GOOD.replace("[joints]", f"[joints]\njerk = [{least}, 100.0]", 1)).explain()
+
+
+@pytest.mark.parametrize("kind", ["torque", "power"])
+def test_kinds_that_need_inertias_are_refused_without_them(tmp_path: Path, kind: str) -> None:
+    message = refusal(tmp_path, GOOD + f'[[constraint]]\nkind = "{kind}"\nname = "c"\nmax = 5\n')
     assert f"[constraint] kind: found '{kind}'" in message
-    assert "not enforce" in message
+    assert "[dynamics]" in message
 
 
-def test_temporal_rules_are_refused(tmp_path: Path) -> None:
-    assert "[temporal]" in refusal(tmp_path, GOOD + '[[temporal]]\nname = "t"\nformula = "always p"\n')
+def test_a_guard_needs_joints(tmp_path: Path) -> None:
+    assert "[joints]: missing" in refusal(tmp_path, "schema = 1\n[guard]\nrate_hz = 500\n")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kizzasi_edge.errors import GuardrailError, InputError
-from kizzasi_edge.guardrails import Guardrails, Status
+from kizzasi_edge.guardrails import Guardrails, State, Status
 from kizzasi_edge.guardrails.lattice import RAW_MAX, JointLimits, LatticeLimits, default_quantum, to_lattice
 
 RATE = 500.0
@@ -189,7 +189,7 @@ def moving(guard: Guardrails, ticks: int = 40) -> None:
 
 
 def test_nan_coasts_one_period_then_brakes_then_rests() -> None:
-    guard = guard_of()
+    guard = guard_of(miss=1)
     moving(guard)
     q, v, h = int(guard.motion[0][0]), int(guard.motion[1][0]), guard.lattice[0].h
     _, verdict = guard.step([np.nan])
@@ -232,8 +232,13 @@ def test_lasting_nan_latches_until_clear() -> None:
     assert guard.motion[1][0] == 0
     guard.rebase(*guard.motion)
     assert guard.step([0.0])[1].status is Status.ESTOP  # a STATE does not release it
+    here = [guard.motion[0][0] * guard.quanta[0]]
     guard.clear()
-    assert guard.step([guard.motion[0][0] * guard.quanta[0]])[1].status is Status.PASS
+    verdict = guard.step([0.0])[1]
+    assert (verdict.status, verdict.state) == (Status.HOLD, State.REARM)
+    assert guard.step([here[0] - 0.1])[1].state is State.REARM  # asks for motion
+    verdict = guard.step(here)[1]
+    assert (verdict.status, verdict.state) == (Status.PASS, State.NOMINAL)
 
 
 def test_a_finite_command_resets_the_nan_count() -> None:
@@ -247,7 +252,7 @@ def test_a_finite_command_resets_the_nan_count() -> None:
 
 
 def test_one_nan_among_joints_stops_all_of_them() -> None:
-    guard = guard_of(3)
+    guard = guard_of(3, miss=1)
     moving(guard)
     before = guard.motion[1].copy()
     guard.step([0.0, np.nan, 0.0])

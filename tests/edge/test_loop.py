@@ -2,205 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from looprig import INPUTS, JOINTS, QUANTUM, Node, Pace, Rig
 
-from kizzasi_bridge import protocol
-from kizzasi_bridge.protocol import MsgType, NodeState
-from kizzasi_bridge.schema import Schema
-from kizzasi_bridge.virtual import VirtualNode
-from kizzasi_edge.align import Align, Input
+from kizzasi_edge.align import Align
 from kizzasi_edge.bundle import Bundle, write_bundle
 from kizzasi_edge.errors import GuardrailError
-from kizzasi_edge.frames import Command, Observation
+from kizzasi_edge.frames import Observation
 from kizzasi_edge.guardrails import Guardrails, Status, Verdict
+from kizzasi_edge.guardrails.faults import Event, State
+from kizzasi_edge.guardrails.verdict import HEADER, Layout
 from kizzasi_edge.loop import Loop
 from kizzasi_edge.predictor import Predictor
 from kizzasi_edge.recorder import Recorder
-
-JOINTS = ("lift", "pan")  # not the model's order
-QUANTUM = 2.0**-21
-# The model fails (1/0) when its first input is 10: let that be a target.
-INPUTS = ("pan/target_position", "lift/target_position", "pan/position", "lift/position")
-
-
-def guard_of(**changes: float) -> Guardrails:
-    from kizzasi_edge.guardrails.spec import parse_spec
-
-    joints = {"names": list(JOINTS), "position": [[-0.3, 0.3]] * 2, "velocity": 1.0, "acceleration": 12.0,
-              "quantum": QUANTUM}  # fmt: skip
-    guard = {"rate_hz": 500, "nan_ticks": 50, **changes}
-    return Guardrails(parse_spec({"schema": 1, "guard": guard, "joints": joints}, "t"), "t")
-
-
-class Node:
-    """Source and actuator: the node, with nothing between; `wait` lets one period pass."""
-
-    names = tuple(f"{joint}/position" for joint in JOINTS)
-
-    def __init__(self) -> None:
-        self.node = VirtualNode(Schema.positions(JOINTS, scale=QUANTUM))
-        self.session = 0
-        self.stamp_ns = 0
-        self.mute = False  # True: observations stay as old as they are
-        self.applied: list[npt.NDArray[np.int32]] = []
-        self.sent: list[Command] = []
-        self.idles = self.estops = self.arms = 0
-        self._last: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None
-
-    def open(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def prepare(self, guard: Guardrails, rate_hz: float) -> None:
-        self.node.tick(2)
-        self.node.send(MsgType.HELLO_REQ, b"\1\0")
-        assert self.node.hello is not None
-        cells = tuple(protocol.ChannelLimits(c.lo, c.hi, c.w, c.h) for c in guard.lattice)
-        limits = protocol.Limits(cells, 2000, guard.miss_budget, 100, 500)
-        for payload in limits.channel_payloads():
-            assert self.node.request(MsgType.LIMITS, payload).result == 0
-        self.hash = limits.hash(self.node.hello.schema_hash)
-        assert self.node.request(MsgType.LIMITS_COMMIT, limits.commit_payload(self.node.hello.schema_hash)).result == 0
-        self.node.tick(2)
-
-    def wait(self, timeout_s: float) -> int:
-        self.node.tick(2)
-        assert self.node.state is not None
-        applied = np.array(self.node.state.values[:2], np.int32)
-        step = applied - self._last[0] if self._last else np.zeros(2, np.int32)
-        self._last = applied, step
-        self.applied.append(applied)
-        if not self.mute:
-            self.stamp_ns = time.monotonic_ns()
-            self.sample = self.node.state
-        if self.node.state.state != NodeState.ARMED:
-            self.session = 0
-        return 1
-
-    def read(self) -> Observation | None:
-        values = np.array(self.sample.values[2:], np.float64) * QUANTUM
-        return Observation(
-            self.stamp_ns, 0, self.names, values.astype(np.float32), np.ones(2, np.bool_), self.sample.sample_t_us
-        )
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        return {}
-
-    def findings(self, rate_hz: float, joints: int) -> list[tuple[bool, str]]:
-        return []
-
-    def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None:
-        return self._last
-
-    @property
-    def state(self) -> str:
-        assert self.node.state is not None
-        return NodeState(self.node.state.state).name
-
-    def write(self, command: Command) -> None:
-        # The loop reuses the values' buffer.
-        self.sent.append(replace(command, values=command.values.copy()))
-        raw = [round(float(value) / QUANTUM) for value in command.values]
-        self.node.send(MsgType.COMMAND, protocol.Command(self.session, command.t_us, 100, raw).pack())
-
-    def idle(self) -> None:
-        self.idles += 1
-        self.node.send(MsgType.HEARTBEAT)
-
-    def arm(self) -> None:
-        self.arms += 1
-        assert self.node.state is not None
-        ack = self.node.request(MsgType.ARM, protocol.Arm(self.node.state.nonce, self.hash).pack())
-        assert ack.result == 0
-        self.session = ack.value
-
-    def disarm(self) -> None:
-        self.session = 0
-        assert self.node.request(MsgType.DISARM).result == 0
-
-    def estop(self) -> None:
-        self.estops += 1
-        self.node.send(MsgType.ESTOP)
-
-    def clear(self) -> None:
-        assert self.node.state is not None
-        assert self.node.request(MsgType.CLEAR, protocol.Clear(self.node.state.nonce).pack()).result == 0
-
-    @property
-    def status(self) -> Mapping[str, object]:
-        return {}
-
-
-class Targets:
-    """Targets that a test moves."""
-
-    names = INPUTS[:2]
-
-    def __init__(self) -> None:
-        self.values = np.zeros(2, np.float32)
-
-    def open(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def read(self) -> Observation | None:
-        return Observation(time.monotonic_ns(), 0, self.names, self.values, np.ones(2, np.bool_))
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        return {}
-
-    def findings(self, rate_hz: float, joints: int) -> list[tuple[bool, str]]:
-        return []
-
-
-class Pace:
-    """One tick for each period of the node."""
-
-    overruns = 0
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def wait(self) -> bool:
-        return self._node.wait(1.0) > 0
-
-
-class Rig:
-    """Everything a loop needs, put together."""
-
-    def __init__(self, bundle: Bundle, *, dry: bool = False, stale_ms: float | None = None, **guard: float) -> None:
-        self.node, self.targets, self.guard = Node(), Targets(), guard_of(**guard)
-        self.policy = Predictor(bundle)
-        self.node.prepare(self.guard, 500)
-        stale = None if stale_ms is None else int(stale_ms * 1e6)
-        inputs = [Input("arm", self.node, {}, stale), Input("targets", self.targets, {}, None)]
-        self.recorder = Recorder(5000, 4, 2)
-        self.loop = Loop(
-            self.policy, self.guard, Align(INPUTS, inputs), None if dry else self.node, Pace(self.node), self.recorder
-        )
-        self.stats = self.loop.stats
-
-    def run(self, ticks: int) -> None:
-        for _ in range(ticks):
-            self.loop.tick()
-
-    def check_promise(self) -> None:
-        q = np.array(self.node.applied, np.int64)
-        for i, cell in enumerate(self.guard.lattice):
-            assert q[:, i].min() >= cell.lo
-            assert q[:, i].max() <= cell.hi
-            assert np.abs(np.diff(q[:, i])).max() <= cell.w
-            assert np.abs(np.diff(q[:, i], 2)).max() <= cell.h
 
 
 @pytest.fixture
@@ -401,17 +219,19 @@ def test_a_silent_device_is_counted(rig: Rig) -> None:
 def test_model_and_guard_must_agree_about_the_joints(bundle: Bundle) -> None:
     guard = Guardrails.builder(rate_hz=500).joint("pan", position=(-1, 1), velocity=1, acceleration=9).build()
     with pytest.raises(GuardrailError, match=r"builder: guard joints \['pan'\] and model outputs \['pan"):
-        Loop(Predictor(bundle), guard, Align((), ()), None, Pace(Node()), Recorder(1, 4, 1))
+        Loop(Predictor(bundle), guard, Align((), ()), None, Pace(Node()), Recorder(1, 4, 1, 1))
 
 
 def test_the_recorder_keeps_the_newest_in_order_of_time(tmp_path: Path) -> None:
-    recorder = Recorder(4, 1, 1)
+    recorder = Recorder(4, 1, 1, 1)
     one = np.zeros(1, np.float32)
-    verdict = Verdict(Status.CLAMPED, 0.5, b"\x04", ("a",), ({},), 0)
+    record = HEADER.pack(Status.CLAMPED, State.HOLD, Event.LATE, 0, 0.5, 0, 0) + b"\x04"
+    verdict = Verdict(Layout(("a",), ({},)), record)
     for k in range(6):
         recorder.add(Observation(k, k, ("a",), one, np.ones(1, np.bool_)), verdict, proposal=one + k, armed=True)
     assert recorder.history()["proposal"][:, 0].tolist() == [2, 3, 4, 5]
     assert recorder.history()["rules"][:, 0].tolist() == [4, 4, 4, 4]
+    assert recorder.history()["state"].tolist() == [State.HOLD] * 4
     assert recorder.history()["stamp_ns"].tolist() == [2, 3, 4, 5]
     recorder.save(tmp_path / "r.npz", joints=["a"])
     with np.load(tmp_path / "r.npz") as file:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kizzasi_edge.bundle import Bundle, write_bundle
 from kizzasi_edge.errors import ConfigError, GuardrailError, InputError, ModelError, SnapshotError
 from kizzasi_edge.guardrails import Guardrails, Status
+from kizzasi_edge.guardrails.spec import parse_spec
 from kizzasi_edge.predictor import Predictor
 
 POISON = np.array([10, 0, 0, 0], np.float32)  # the arm model divides by zero on it
@@ -79,6 +80,7 @@ def test_bad_input_changes_nothing(arm: Bundle, xs: np.ndarray, x: Any, message:
 def test_only_the_allocating_calls_convert(arm: Bundle) -> None:
     predictor, twin = Predictor(arm), Predictor(arm)
     assert predictor.step([0.5] * 4).tobytes() == twin.step(np.full(4, 0.5, np.float32)).tobytes()
+    x: Any
     for x in ([0.5] * 4, np.full(4, 0.5)):
         with pytest.raises(InputError, match="expected float32"):
             predictor.step_into(x, np.empty(2, np.float32))
@@ -282,6 +284,87 @@ class TestGuarded:
         predictor = Predictor(arm, guardrails=make_guard("pan", "lift"))
         u = predictor.step(np.zeros(4, np.float32), position=np.array([1.0, -1.0]))
         np.testing.assert_allclose(u, [1, -1], atol=1e-3)
+
+
+class TestMeasured:
+    """What the guard measures: among the inputs by name, or from the caller, who wins."""
+
+    @pytest.fixture
+    def velocity_guard(self) -> Guardrails:
+        builder = Guardrails.builder(rate_hz=500, command="velocity")
+        for joint in ("pan", "lift"):
+            builder.joint(joint, position=(-1.5, 1.5), velocity=2.0, acceleration=80.0)
+        return builder.build()
+
+    @pytest.fixture
+    def measuring(self, tmp_path: Path, arm_core: bytes, build: Any) -> Bundle:
+        inputs = ("lift/velocity", "pan/position", "pan/velocity", "lift/position")
+        manifest = build.manifest_for(arm_core, inputs, ("lift/velocity", "pan/velocity"))
+        return write_bundle(tmp_path / "v.onnx", arm_core, manifest)
+
+    def test_positions_and_velocities_are_found_by_name(
+        self, measuring: Bundle, velocity_guard: Guardrails, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: dict[str, Any] = {}
+        step_into = velocity_guard.step_into
+
+        def listen(*args: Any, **kwargs: Any) -> Any:
+            seen.update({name: None if value is None else np.array(value) for name, value in kwargs.items()})
+            return step_into(*args, **kwargs)
+
+        monkeypatch.setattr(velocity_guard, "step_into", listen)
+        predictor = Predictor(measuring, guardrails=velocity_guard)
+        predictor.step(np.array([1, 2, 3, 4], np.float32) / 10)
+        np.testing.assert_allclose(seen["position"], [0.2, 0.4], rtol=1e-6)
+        np.testing.assert_allclose(seen["velocity"], [0.3, 0.1], rtol=1e-6)
+        predictor.step(np.zeros(4, np.float32), position=[0.5, 0.6], velocity=[0.7, 0.8])
+        assert (seen["position"].tolist(), seen["velocity"].tolist()) == ([0.5, 0.6], [0.7, 0.8])
+
+    def test_velocities_are_guarded_in_the_joints_order(self, measuring: Bundle, velocity_guard: Guardrails) -> None:
+        predictor, free = Predictor(measuring, guardrails=velocity_guard), Predictor(measuring)
+        oracle = Guardrails(velocity_guard.spec)
+        for i in range(50):
+            x = np.array([0, 0.01 * i, 0, -0.01 * i], np.float32)
+            expected, verdict = oracle.step(free.step(x)[::-1], position=x[[1, 3]])
+            assert predictor.step(x).tolist() == expected[::-1].tolist()
+            assert predictor.verdict is not None
+            assert predictor.verdict.status is verdict.status
+
+    def test_what_is_measured_may_come_from_the_caller_alone(
+        self, tmp_path: Path, arm_core: bytes, build: Any, velocity_guard: Guardrails
+    ) -> None:
+        manifest = build.manifest_for(arm_core, tuple("abcd"), ("pan", "lift"))
+        predictor = Predictor(write_bundle(tmp_path / "w.onnx", arm_core, manifest), guardrails=velocity_guard)
+        x = np.zeros(4, np.float32)
+        predictor.step(x, position=[0.0, 0.0])
+        before = state_bytes(predictor)
+        with pytest.raises(GuardrailError, match="position=: missing"):
+            predictor.step(x)
+        assert state_bytes(predictor) == before
+
+    def test_signals_among_the_inputs_and_from_the_caller(self, tmp_path: Path, arm_core: bytes, build: Any) -> None:
+        spec = {
+            "schema": 1,
+            "guard": {"rate_hz": 500},
+            "joints": {"names": ["pan", "lift"], "position": [[-1.5, 1.5]] * 2, "velocity": 2, "acceleration": 80},
+            "temporal": [
+                {"name": name, "formula": "always low", "atoms": {"low": f"{name} < 5"}, "mode": "monitor"}
+                for name in ("force", "heat")
+            ],
+        }
+        inputs = ("pan/position", "lift/position", "other", "force")
+        bundle = write_bundle(tmp_path / "s.onnx", arm_core, build.manifest_for(arm_core, inputs, build.outputs))
+        predictor = Predictor(bundle, guardrails=Guardrails(parse_spec(spec, "g"), "g"))
+
+        def violated(measured: float, **given: float) -> tuple[str, ...]:
+            predictor.step(np.array([0, 0, 0, measured], np.float32), signals=given)
+            assert predictor.verdict is not None
+            return predictor.verdict.violated
+
+        assert violated(1, heat=1) == ()
+        assert violated(9, heat=1, force=2) == ()  # the caller wins
+        assert violated(9, heat=1) == ("force",)
+        assert violated(1) == ("force", "heat")  # heat is unknown
 
 
 @pytest.mark.parametrize("guarded", [False, True])

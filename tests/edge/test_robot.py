@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from robots import BOARD_JOINTS, INPUTS, PERIOD_US, QUANTUM, ROBOT, cleared, status, until, write_files
 
 from kizzasi_bridge import Link
 from kizzasi_bridge.board import PosixBoard
@@ -26,53 +27,6 @@ from kizzasi_edge.control import request
 from kizzasi_edge.errors import ConnectorError, LinkError
 from kizzasi_edge.guardrails import Guardrails, Status
 from kizzasi_edge.robot import Robot
-
-QUANTUM = 2.0**-21
-PERIOD_US = 5000
-# The board's order is not the guard's, nor the model's; the model fails (1/0) when its first input is 10.
-BOARD_JOINTS = ("lift", "pan")
-INPUTS = ("pan/target_position", "lift/target_position", "pan/position", "lift/position")
-GUARD = f"""schema = 1
-[guard]
-rate_hz = 200
-nan_ticks = 20
-[joints]
-names = ["pan", "lift"]
-position = [[-0.4, 0.4], [-0.3, 0.3]]
-velocity = 1.5
-acceleration = 10
-quantum = {QUANTUM}
-"""
-ROBOT = """schema = 1
-[robot]
-name = "t"
-[model]
-path = "m.onnx"
-[guard]
-path = "g.guard.toml"
-[loop]
-rate_hz = 200
-pace = "device"
-[[input]]
-name = "arm"
-connector = "serial"
-port = "{port}"
-stale_ms = 300
-[[input]]
-name = "targets"
-connector = "waypoints"
-path = "t.csv"
-[[output]]
-connector = "serial"
-port = "{port}"
-ttl_ms = 1000
-arm_ttl_ms = 5000
-[control]
-socket = "s"
-[record]
-path = "r.npz"
-seconds = 30
-"""
 
 
 @pytest.fixture
@@ -86,17 +40,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, build: Any, arm_core: bytes, 
     home = tmp_path_factory.mktemp("r")
     manifest = build.manifest_for(arm_core, INPUTS, build.outputs, sample_rate_hz=200.0)
     write_bundle(home / "m.onnx", arm_core, manifest)
-    (home / "g.guard.toml").write_text(GUARD)
-    (home / "robot.toml").write_text(ROBOT.format(port=board.port))
-    (home / "t.csv").write_text("time_s,pan/target_position,lift/target_position\n0,2,-2\n")
+    write_files(home, board.port)
     return home
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -112,10 +57,6 @@ def gateway(home: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-def status(home: Path) -> dict[str, Any]:
-    return request(home / "s", "status")
 
 
 def end(home: Path, process: subprocess.Popen[bytes]) -> tuple[str, str]:
@@ -151,7 +92,8 @@ def test_a_dry_run_leaves_the_device_alone(home: Path, board: PosixBoard) -> Non
     with Link(board.port) as link:
         assert link.hello.limits_hash == 0  # not even limits were uploaded
     # The policy is stepped at its own rate, though a device without limits sends STATE at another.
-    assert np.median(np.diff(np.sort(data["stamp_ns"] + data["late_ns"]))) == pytest.approx(5e6, rel=0.2)
+    periods = len(data["sent"]) - 1 + summary["overruns"]  # a busy machine skips some
+    assert np.ptp(data["stamp_ns"] + data["late_ns"]) / periods == pytest.approx(5e6, rel=0.2)
 
 
 def test_arm_disarm_estop_and_clear_by_the_socket(home: Path) -> None:
@@ -186,18 +128,6 @@ def test_arm_disarm_estop_and_clear_by_the_socket(home: Path) -> None:
         assert status(home)["armed_ticks"] == armed  # CLEAR does not arm
         end(home, process)
     check_promise(home)
-
-
-def cleared(home: Path) -> bool:
-    """CLEAR is refused until the arm is at rest."""
-    try:
-        request(home / "s", "clear")
-    except ConnectorError as error:
-        if "NOT_AT_REST" in str(error) or "not confirmed" in str(error):
-            return False
-        raise
-    until(lambda: status(home)["state"] == "READY")
-    return True
 
 
 def check_promise(home: Path) -> None:

@@ -1,27 +1,22 @@
-"""Skeletons from BVH, URDF and TOML files: what is read, and what is refused with its line."""
+"""Skeletons from BVH and URDF files and from guard files' trees: what is read, and what is refused with its line."""
 
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skeletons import cmu_bvh, cmu_human, two_bones
+from skeletons import cmu_bvh, cmu_human, two_bones, unit
 
 from kizzasi_edge.errors import GuardrailError
-from kizzasi_edge.guardrails.bones import BonesGuard
+from kizzasi_edge.guardrails.bones import PoseDrive
 from kizzasi_edge.guardrails.skeleton import MAX_NODES, Skeleton
-
-Array = npt.NDArray[np.float64]
-
-
-def unit(v: Array) -> Array:
-    return np.asarray(v / np.linalg.norm(v))
+from kizzasi_edge.guardrails.spec import BoneSection
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +106,7 @@ def test_bvh_reader_takes_or_refuses_anything(tmp_path_factory: pytest.TempPathF
     except GuardrailError as exc:
         refusal = str(exc)
     else:
-        BonesGuard(skeleton, 30.0)
+        PoseDrive(skeleton, 30.0)
         return
     assert "fuzz.bvh" in refusal
 
@@ -121,7 +116,7 @@ def test_bvh_reader_takes_or_refuses_anything(tmp_path_factory: pytest.TempPathF
 def test_readers_refuse_bytes(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.any"
     path.write_bytes(raw)
-    for read in (Skeleton.from_bvh, Skeleton.from_urdf, Skeleton.from_toml):
+    for read in (Skeleton.from_bvh, Skeleton.from_urdf):
         with pytest.raises(GuardrailError, match=r"fuzz\.any"):
             read(path)
 
@@ -172,53 +167,47 @@ def test_urdf_errors_have_lines(tmp_path: Path, old: str, new: str, message: str
     assert message in str(caught.value)
 
 
-TOML = """schema = 1
-[[node]]
-name = "hand"
-parent = "elbow"
-length = 0.3
-direction = [0, -2, 0]
-cone = 2.5
-[[node]]
-name = "elbow"
-parent = "shoulder"
-length = 0.4
-direction = [1.0, 0, 0]
-[[node]]
-name = "shoulder"
+TREE = """
+hand = { parent = "elbow", length = 0.3, direction = [0, -2, 0] }
+elbow = { parent = "shoulder", length = 0.4, direction = [1.0, 0, 0] }
+shoulder = {}
 """
 
 
-def test_toml(tmp_path: Path) -> None:
-    skeleton = loaded(tmp_path, TOML, "toml")
+def tree(text: str) -> Skeleton:
+    nodes = {name: BoneSection(**node) for name, node in tomllib.loads(text).items()}
+    return Skeleton.from_tree(nodes, "arm.guard.toml: tree")
+
+
+def test_tree() -> None:
+    skeleton = tree(TREE)
     assert skeleton.names == ("shoulder", "elbow", "hand")
     np.testing.assert_allclose(skeleton.lengths, [0, 0.4, 0.3])
     np.testing.assert_allclose(skeleton.rest_directions[2], [0, -1, 0])
-    assert skeleton.cones.tolist() == [math.pi, math.pi, 2.5]
+    assert skeleton.cones.tolist() == [math.pi, math.pi, math.pi]
+    assert skeleton.with_cones(2.5).cones.tolist() == [math.pi, math.pi, 2.5]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("length = 0.3\n", "", "[[node]] 1: length: missing"),
-        ("length = 0.3", "length = 0", "[[node]] 1: length: found 0"),
-        ("length = 0.3", "length = 1e-9", "[[node]] 1: length: found 1e-09; expected at least 1e-06"),
-        ("length = 0.3", "lenght = 0.3", "lenght: unknown key"),
-        ("[0, -2, 0]", "[0, 0, 0]", "[[node]] 1: direction: found"),
-        ("[0, -2, 0]", "[0, 2]", "[[node]] 1 direction"),
-        ("cone = 2.5", "cone = 4", "node 'hand': cone: found 4; expected 0 to"),
-        ('parent = "shoulder"', 'parent = "hand"', "[[node]] 1: no root leads to ['hand', 'elbow']"),
-        ('parent = "shoulder"', 'parent = "neck"', "[[node]] 2: parent: found 'neck'"),
-        ("[1.0, 0, 0]", "[1.0, 0, 0]\ncone = 1", "node 'elbow': cone: found 1; its parent is the root"),
-        ('name = "shoulder"\n', 'name = "shoulder"\nlength = 1', "[[node]] 3: found the root 'shoulder' with a bone"),
-        ('name = "shoulder"\n', 'name = "shoulder"\n[[node]]\nname = "hip"', "[[node]] 4: found a second root 'hip'"),
-        ('name = "shoulder"\n', 'name = "elbow"\n', "[[node]] 3: found node 'elbow' again"),
+        (", length = 0.3", "", "tree hand length: missing"),
+        (", direction = [1.0, 0, 0]", "", "tree elbow direction: missing"),
+        ("length = 0.3", "length = 1e-9", "tree hand: length: found 1e-09; expected at least 1e-06"),
+        ("length = 0.3", "length = 5e3", "tree hand length: found 5000; expected at most 4096"),
+        ("[0, -2, 0]", "[0, 0, 0]", "tree hand direction: found"),
+        ('parent = "shoulder"', 'parent = "hand"', "tree hand: no root leads to ['hand', 'elbow']"),
+        ('parent = "shoulder"', 'parent = "neck"', "tree elbow: parent: found 'neck'"),
+        ("shoulder = {}", "shoulder = { length = 1 }", "tree shoulder: found a bone without parent"),
+        ("shoulder = {}", "shoulder = {}\nhip = {}", "tree hip: found a second root 'hip'"),
     ],
 )
-def test_toml_errors(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_tree_errors(old: str, new: str, message: str) -> None:
+    assert old in TREE
     with pytest.raises(GuardrailError) as caught:
-        loaded(tmp_path, TOML.replace(old, new), "toml")
+        tree(TREE.replace(old, new))
     assert message in str(caught.value)
+    assert "arm.guard.toml" in str(caught.value)
 
 
 def test_too_many_nodes_and_bad_arrays() -> None:
@@ -231,5 +220,9 @@ def test_too_many_nodes_and_bad_arrays() -> None:
         Skeleton(("a", "b"), (-1, 1), np.ones(2), np.ones((2, 3)), np.full(2, math.pi))
     with pytest.raises(GuardrailError, match=r"nodes \['a'\] are there twice"):
         Skeleton(("a", "a"), (-1, 0), np.ones(2), np.ones((2, 3)), np.full(2, math.pi))
-    with pytest.raises(GuardrailError, match="cones: found 'tail'"):
+    with pytest.raises(GuardrailError, match=r"cone: found \['tail'\]; expected nodes where a bone ends: \['b', 'c'\]"):
         two_bones(1.0).with_cones({"tail": 1.0})
+    with pytest.raises(GuardrailError, match="'b': cone: found 1; its parent is the root"):
+        two_bones(1.0).with_cones({"b": 1.0})
+    with pytest.raises(GuardrailError, match=r"'c': cone: found 4; expected 0 to 3\.14159 rad"):
+        two_bones(1.0).with_cones(4.0)

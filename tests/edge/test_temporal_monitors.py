@@ -165,6 +165,39 @@ def test_remaining_counts_down_from_the_oldest_trigger() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "trace", "remaining"),
+    [
+        # of several triggers the oldest unanswered one counts, also while it is too early for its goal
+        ("always(p -> eventually[2,4] q)", [(0, 0), (1, 0), (0, 1), (1, 0), (0, 1), (0, 0), (0, 0)],
+         [math.inf, 4, 3, 2, 3, 2, 1]),
+        ("always(p -> eventually[1,1] q)", [(1, 0), (1, 1), (0, 1), (0, 0)], [1, 1, math.inf, math.inf]),
+        ("always(p -> always[1,3] q)", [(0, 0), (1, 0), (0, 1), (1, 1), (0, 1), (0, 1), (0, 1), (0, 0)],
+         [math.inf, 3, 2, 1, 2, 1, math.inf, math.inf]),
+        ("always(p -> not eventually[0,2] not q)", [(1, 1), (0, 1), (0, 1), (0, 0)], [2, 1, math.inf, math.inf]),
+    ],
+)  # fmt: skip
+def test_remaining_of_intervals(text: str, trace: Trace, remaining: list[float]) -> None:
+    monitor = Monitor(parse(text, 1.0), 1.0, NAMES)
+    for _ in range(2):
+        for sample, left in zip(trace, remaining, strict=True):
+            assert monitor.update((*sample, 0)) is Verdict3.PENDING
+            assert monitor.remaining == left
+        monitor.reset()
+
+
+responses = st.builds(
+    lambda op, interval, trigger, goal: Unary("G", 0, None, Binary("->", trigger, Unary(op, *interval, goal))),
+    st.sampled_from("FG"), intervals, past, past,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(responses, min_size=1, max_size=2), traces)
+def test_responses(parts: list[Formula], trace: Trace) -> None:
+    check_against_definition(parts[0] if len(parts) == 1 else Binary("and", *parts), trace)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("always (p -> eventually q)", ["unbounded", "'always'", "interval"]),

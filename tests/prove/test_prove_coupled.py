@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 C = Path(__file__).parents[2] / "firmware_bridge" / "c"
-PARTS = ("coupled", "rules", "guard", "project")
+PARTS = ("coupled", "rules", "guard", "project", "project_rules", "project_dual", "project_sqp", "project_soft")
 SOURCES = [str(C / "prove" / "prove_coupled.c"), *(str(C / f"kz_{part}.c") for part in PARTS)]
 
 

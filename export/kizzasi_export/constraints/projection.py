@@ -26,28 +26,35 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kizzasi_edge.errors import ConfigError
-from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.guardrails.core import CoreGuard
+from kizzasi_edge.guardrails import Event, Guardrails
+from kizzasi_edge.guardrails.core import CoreDrive
+from kizzasi_edge.guardrails.verdict import HEADER
 from kizzasi_edge.joints import command_order
 
-_VELOCITY, _RECOVERY = 2, 8  # bits of kz_guard.h
+_VELOCITY, _RECOVERY, _NON_FINITE = 2, 8, 16  # bits of a verdict (guardrails/verdict.py)
 
 
 class GuardProjection(nn.Module):
     """Proposed commands → what the guard would send, period after period.
 
     A guard that pursues far commands (``on_clamp = "approach"``) is taken as its exact projection, "nearest": what
-    training moves towards is the admissible set, which is the same.
+    training moves towards is the admissible set, which is the same. Joints are taken one by one: rules that couple them,
+    temporal rules and jerk limits are left to the deployed guard.
 
     Args:
         guard: the deployed guard.
         output_names: the model's outputs (see `GuardRules`).
+
+    Raises:
+        ConfigError: the guard's commands are not positions.
     """
 
     columns: Tensor
 
     def __init__(self, guard: Guardrails, output_names: Sequence[str]) -> None:
         super().__init__()
+        if guard.command != "position":
+            raise ConfigError(f"{guard.where}: [guard] command: found {guard.command!r}; expected 'position' to train by")
         self.guard = guard
         columns = torch.as_tensor(command_order(tuple(output_names), guard.joints, guard.where))
         self.register_buffer("columns", columns, persistent=False)
@@ -75,24 +82,23 @@ class _Admit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, start: Tensor, before: Tensor, guard: Guardrails) -> tuple[Tensor, Tensor]:
-        core = CoreGuard(guard.lattice, guard.miss_budget, guard.spec.guard.nan_ticks)
+        core = CoreDrive(guard.lattice, guard.layout, rate_hz=guard.rate_hz, miss_budget=guard.miss_budget)
+        out = np.empty(u.shape[-1], np.float32)
         proposals = u.detach().cpu().numpy()
         b, t, n = proposals.shape
         quantum = guard.quanta
         q = np.zeros((b, t + 2, n), np.int64)  # in quanta; two periods of history first
         bits = np.zeros((b, t, n), np.uint8)
         for i in range(b):
-            core.clear()
-            core.applied[:] = np.rint(start[i].detach().cpu().numpy() / quantum)
-            core.step[:] = core.applied - np.rint(before[i].detach().cpu().numpy() / quantum)
-            core.rebase()
+            at, was = (np.rint(x[i].detach().cpu().numpy() / quantum).astype(np.int32) for x in (start, before))
+            core.rebase(at, at - was)
             applied, step = core.motion()  # as the guard could have got there
             q[i, 1], q[i, 0] = applied, applied - step
             for k in range(t):
-                core.command[:] = proposals[i, k]
-                core.run()
+                if core.follow(proposals[i, k], out) & Event.NON_FINITE:
+                    core.coast(out, _NON_FINITE)
                 q[i, k + 2] = core.motion()[0]
-                bits[i, k] = np.frombuffer(core.rules, np.uint8)
+                bits[i, k] = np.frombuffer(core.record[HEADER.size :], np.uint8)
         ctx.slopes = _slopes(q, bits, guard)
         ctx.mark_non_differentiable(changed := torch.from_numpy(bits.any(-1)).to(u.device))
         return torch.from_numpy(q[:, 2:] * quantum).to(u), changed

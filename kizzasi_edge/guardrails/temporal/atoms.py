@@ -81,14 +81,15 @@ def parse_atom(
     return _Parser(name, text, joints, signals, f"{where} {name!r}").parse()
 
 
-def signals_of(atom: Comparison) -> frozenset[str]:
-    """The named signals that the atom reads."""
+def reads(atom: Comparison) -> frozenset[str]:
+    """What the atom reads: of :data:`VECTORS`, and named signals."""
 
     def names(expression: Expression) -> frozenset[str]:
-        if isinstance(expression, Signal):
-            return frozenset((expression.name,))
-        if isinstance(expression, Call):
-            return frozenset().union(*map(names, expression.args))
+        match expression:
+            case Signal(name) | Vector(name) | Element(name, _):
+                return frozenset((name,))
+            case Call(_, args):
+                return frozenset().union(*map(names, args))
         return frozenset()
 
     return names(atom.left) | names(atom.right)
@@ -213,27 +214,12 @@ def compile_atoms(atoms: Sequence[Comparison], joints: int) -> Evaluate:
 _COMPLEMENT = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 
 
-def _largest(values: tuple[float, ...]) -> float:
-    for value in values:
-        if value != value:
-            return value
-    return max(values)
-
-
-def _smallest(values: tuple[float, ...]) -> float:
-    for value in values:
-        if value != value:
-            return value
-    return min(values)
-
-
 def _divide(a: float, b: float) -> float:
     return a / b if b else math.nan
 
 
 _RUNTIME = {
-    "largest": _largest, "smallest": _smallest, "divide": _divide, "sqrt": math.sqrt, "abs": abs, "nan": math.nan,
-    "float": float,
+    "max": max, "min": min, "divide": _divide, "sqrt": math.sqrt, "abs": abs, "nan": math.nan, "float": float,
 }  # fmt: skip
 
 
@@ -266,8 +252,10 @@ class _Writer:
                 parts = [self.components(arg) for arg in args]
                 flat = [part for group in parts for part in group]
                 if op in ("max", "min"):
-                    name = "largest" if op == "max" else "smallest"
-                    return [self.bind(f"{name}(({', '.join(flat)},))")]
+                    valid = " and ".join(
+                        f"{x} == {x}" for x in dict.fromkeys(flat)
+                    )  # max is blind to a NaN behind others
+                    return [self.bind(f"{op}(({', '.join(flat)},)) if {valid} else nan")]
                 if op == "sum":
                     return [self.bind(" + ".join(flat))]
                 if op == "norm":

@@ -9,7 +9,8 @@ from typing import Literal
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.temporal.atoms import Comparison
 from kizzasi_edge.guardrails.temporal.linear import STRICT_MARGIN, LinearBound, NotLinear, bounds_of
-from kizzasi_edge.guardrails.temporal.monitors import check, conjuncts, response
+from kizzasi_edge.guardrails.temporal.monitors import check
+from kizzasi_edge.guardrails.temporal.shapes import conjuncts, response
 from kizzasi_edge.guardrails.temporal.syntax import Atom, Binary, Formula, Not, Unary, Until, has_future, walk
 
 Mode = Literal["enforce", "monitor"]
@@ -109,7 +110,7 @@ def classify(
 
 def _classify(formula: Formula, atoms: Mapping[str, Comparison], joints: int, rate_hz: float) -> Class:
     answer = response(formula)
-    if answer is not None:
+    if answer is not None and answer.op == "F" and answer.lo == 0:
         return Deadline(answer.trigger, answer.goal, answer.bound / rate_hz)
     try:
         if isinstance(formula, Until) and formula.op == "U":

@@ -8,6 +8,7 @@ hide: ``positive`` below is that polarity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,18 +107,21 @@ class Code:
         """``p`` as it was so many periods ago; False before the first."""
         if periods == 0:
             return f"({p})"
-        x = self.name("x")
         if periods == 1:
-            s = self.keep(False)
+            x, s = self.name("x"), self.keep(False)
             self.add(f"{x} = {s}\n{s} = {p}")
             return x
-        ring, i = self.name("r"), self.keep(0)
+        return self.delay(p, periods)[0]
+
+    def delay(self, p: str, periods: int) -> tuple[str, str, str]:
+        """:meth:`delayed` by at least a period; also the ring of what is still to come, and where its oldest is."""
+        x, ring, i = self.name("x"), self.name("r"), self.keep(0)
         self.delays[ring] = periods
         if sum(self.delays.values()) > MAX_DELAY:
             raise GuardrailError(f"formula: its past intervals start {sum(self.delays.values())} periods ago in all; "
                                  f"expected at most {MAX_DELAY}")  # fmt: skip
         self.add(f"{x} = {ring}[{i}] > 0\n{ring}[{i}] = {p}\n{i} = {i} + 1 if {i} < {periods - 1} else 0")
-        return x
+        return x, ring, i
 
     def build(self, ending: str, remaining: str = "inf") -> Steps:
         """Functions ``(step(v), remaining(), reset())``. ``ending``: lines after the step's, with its return."""
@@ -134,9 +138,18 @@ class Code:
             "    return step, remaining, reset\n"
         )
         namespace: dict[str, Callable[[], Steps]] = {}
-        exec(source, {"__builtins__": {}, "bytearray": bytearray, "bytes": bytes, "inf": float("inf"), "min": min,
-                      "VERDICT": VERDICT}, namespace)  # fmt: skip
+        exec(source, {"__builtins__": {}, "bytearray": bytearray, "bytes": bytes, "inf": math.inf, "min": min,
+                      "VERDICT": VERDICT, "oldest": _oldest}, namespace)  # fmt: skip
         return namespace["make"]()
+
+
+def _oldest(ring: bytearray, start: int) -> float:
+    """Periods from the oldest in the ring, at ``start``, to the first that is set; inf if none is."""
+    at = ring.find(1, start)
+    if at >= 0:
+        return at - start
+    at = ring.find(1, 0, start)
+    return at + len(ring) - start if at >= 0 else math.inf
 
 
 def _indent(text: str, levels: int) -> str:

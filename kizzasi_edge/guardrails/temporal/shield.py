@@ -20,42 +20,23 @@ the goal; and that the guard admits what the fallback proposes, so that the boun
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from kizzasi_edge.errors import GuardrailError
-from kizzasi_edge.guardrails.temporal.fallback import Fallback
-from kizzasi_edge.guardrails.temporal.time_to_go import F64, ROUND_OFF, TimeToGo
-
-
-@dataclass(slots=True)
-class Decision:
-    """What the shield decided about one period.
-
-    ``pending``: a request waits for its goal. ``remaining_s``: until its deadline (negative: passed; ``inf``: none
-    pending). ``proposal``: the fallback's position ``(n,)`` [rad] that replaces the model's; ``None``: the model may
-    command. ``infeasible_at_request``: the pending request could not be promised when it was made. ``violated``: its
-    deadline has come without the goal.
-    """
-
-    pending: bool = False
-    remaining_s: float = math.inf
-    proposal: F64 | None = None
-    infeasible_at_request: bool = False
-    violated: bool = False
-
-    @property
-    def engaged(self) -> bool:
-        return self.proposal is not None
+from kizzasi_edge.guardrails.temporal.time_to_go import ROUND_OFF, TimeToGo, Values
 
 
 class DeadlineShield:
     """Keeps one deadline of ``bound_s`` seconds, rounded down to periods of ``dt``.
 
     ``margin_s``: seconds by which the fallback is to be early. ``miss_budget``: missed periods reserved for (see
-    above). Counters: ``requests`` that started a deadline, ``engagements``, ``infeasible``, ``violations``.
+    above). ``stays``: the fallback keeps driving after its goal as long as the trigger holds.
 
-    Raises :class:`GuardrailError` on bounds that make no sense, and if ``time_to_go`` is not about where ``fallback``
-    ends.
+    After each :meth:`update`: ``pending``: a request waits for its goal. ``remaining_s``: until its deadline (negative:
+    passed; ``inf``: none pending). ``engaged``: the fallback drives. ``infeasible_at_request``: the pending request
+    could not be promised when it was made. ``violated``: its deadline has come without the goal. Counters: ``requests``
+    that started a deadline, ``engagements``, ``infeasible``, ``violations``.
+
+    Raises :class:`GuardrailError` on bounds that make no sense.
     """
 
     def __init__(
@@ -63,73 +44,60 @@ class DeadlineShield:
         bound_s: float,
         dt: float,
         time_to_go: TimeToGo,
-        fallback: Fallback,
         margin_s: float = 0.0,
         miss_budget: int = 0,
+        *,
+        stays: bool = False,
     ) -> None:
         for name, value, least in (("dt", dt, 0.0), ("bound_s", bound_s, dt)):
             if not (math.isfinite(value) and value >= least and value > 0):
                 raise GuardrailError(f"{name}: found {value} s; expected at least {f'dt = {dt} s' if least else '> 0'}")
         if not (math.isfinite(margin_s) and margin_s >= 0 and miss_budget >= 0):
             raise GuardrailError(f"margin_s {margin_s}, miss_budget {miss_budget}: expected finite and not negative")
-        if time_to_go.pose is not fallback.pose:
-            raise GuardrailError(
-                f"time to go {type(time_to_go).__name__} does not say when fallback {type(fallback).__name__} arrives"
-            )
         self.requests = self.engagements = self.infeasible = self.violations = 0
-        self._dt = dt
+        self._dt, self._time, self._stays = dt, time_to_go, stays
         self._periods = math.floor(bound_s / dt + ROUND_OFF)
-        self._time, self._fallback = time_to_go, fallback
-        self._reserve = margin_s + miss_budget * time_to_go.missed_period - ROUND_OFF * dt
-        self._left: int | None = None
-        self._engaged = False
-        self._decision = Decision()
+        self.reserve = margin_s + miss_budget * time_to_go.missed_period
+        """Seconds kept free besides the time to go."""
+        self.reset()
 
     def reset(self) -> None:
         """Forget the pending request; the counters stay."""
-        decision = self._decision
-        self._left, self._engaged = None, False
-        decision.pending = decision.violated = decision.infeasible_at_request = False
-        decision.remaining_s, decision.proposal = math.inf, None
+        self._left = 0
+        self.remaining_s = math.inf
+        self.pending = self.engaged = self.infeasible_at_request = self.violated = False
 
-    def update(self, trigger: bool, goal: bool, position: F64, velocity: F64, periods: int = 1) -> Decision:
-        """Once per period, before its command is chosen. The decision is the shield's own: it changes with each call.
+    def update(self, trigger: bool, goal: bool, position: Values, velocity: Values) -> bool:
+        """Once per period, before its command is chosen: whether the fallback drives.
 
-        ``trigger``, ``goal``: p and q in the state applied last; ``position``, ``velocity`` ``(n,)`` that state, in
-        rad and rad/s. ``periods``: since the last call (more than 1 after skipped ones). Of several requests the
-        earliest unfulfilled one counts: a goal in time for it is in time for all.
+        ``trigger``, ``goal``: p and q now; ``position``, ``velocity``: ``n`` floats, the state applied last, in rad and
+        rad/s. Of several requests the earliest unfulfilled one counts: a goal in time for it is in time for all.
         """
-        decision = self._decision
-        if goal or (self._left is None and not trigger):
-            if self._left is not None and self._left < periods and not decision.violated:
-                self.violations += 1  # it came, but in a period after the deadline
+        if goal or not (trigger or self.pending):
+            stay = self._stays and self.engaged and trigger
             self.reset()
-            return decision
-        if self._left is None:
-            self._left = self._periods
-            self.requests += 1
-            self._check_request(position, velocity)
+            self.engaged = stay
+            return stay
+        if self.pending:
+            self._left -= 1
         else:
-            self._left -= periods
-        if not self._engaged and not self._fits(self._time.after(position, velocity), self._left - 1):
+            self.pending, self._left = True, self._periods
+            self.requests += 1
+            if not self._fits(self._time.now(position, velocity), self._left):
+                self.infeasible_at_request = True
+                self.infeasible += 1
+                self._engage()
+        if not self.engaged and not self._fits(self._time.after(position, velocity), self._left - 1):
             self._engage()
-        if self._left <= 0 and not decision.violated:
-            decision.violated = True
+        if self._left <= 0 and not self.violated:
+            self.violated = True
             self.violations += 1
-        decision.pending, decision.remaining_s = True, self._left * self._dt
-        decision.proposal = self._fallback.propose(position, velocity) if self._engaged else None
-        return decision
+        self.remaining_s = self._left * self._dt
+        return self.engaged
 
     def _fits(self, seconds: float, periods: int) -> bool:
-        return seconds + self._reserve <= periods * self._dt
-
-    def _check_request(self, position: F64, velocity: F64) -> None:
-        if not self._fits(self._time.now(position, velocity), self._periods):
-            self._decision.infeasible_at_request = True
-            self.infeasible += 1
-            self._engage()
+        return seconds + self.reserve <= (periods + ROUND_OFF) * self._dt
 
     def _engage(self) -> None:
-        self._engaged = True
-        self.engagements += 1
-        self._fallback.start()
+        self.engagements += not self.engaged
+        self.engaged = True

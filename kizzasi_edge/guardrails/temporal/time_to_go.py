@@ -1,7 +1,7 @@
 """How long a fallback needs from here to its goal: an upper bound, computed from the guard's lattice state.
 
 Positions and velocities are those the guard applied (CONTRACT §2), not measurements: position = q·Q and
-velocity = (q − q_previous)·Q/dt, in rad and rad/s (m, m/s for prismatic joints), float64 ``(n,)``.
+velocity = (q − q_previous)·Q/dt, in rad and rad/s (m, m/s for prismatic joints), ``n`` floats each.
 
 A deadline is kept if, at the last period in which somebody else may still choose the command, the fallback's time
 from the worst state that command can lead to fits. Hence the three figures of :class:`TimeToGo`.
@@ -23,6 +23,8 @@ from kizzasi_edge.errors import GuardrailError, MissingExtra
 from kizzasi_edge.guardrails.lattice import LatticeLimits
 
 F64 = npt.NDArray[np.float64]
+Values = Sequence[float] | F64
+"""One number per joint; lists are fastest."""
 
 ROUNDING = 2
 """Quanta per period² kept free: samples rounded by ½ quantum each change their second difference by ≤ ½ + 1 + ½."""
@@ -38,11 +40,13 @@ class TimeToGo(Protocol):
     """Where it ends, at rest; ``None``: at rest anywhere."""
     missed_period: float
     """Seconds by which one period without a command (the joints coast or brake, one by one) postpones the goal."""
+    worst: float
+    """The largest :meth:`now` of all states inside the limits."""
 
-    def now(self, position: F64, velocity: F64) -> float:
+    def now(self, position: Values, velocity: Values) -> float:
         """Seconds to the goal if every command from this one on is the fallback's; ``inf`` where no bound is known."""
 
-    def after(self, position: F64, velocity: F64) -> float:
+    def after(self, position: Values, velocity: Values) -> float:
         """The largest :meth:`now` that one more period of any command which the guard admits can lead to."""
 
 
@@ -50,18 +54,16 @@ class Lattice:
     """Limits of ``n`` joints as float64 arrays ``(n,)`` in whole quanta per period (integers, held exactly)."""
 
     def __init__(self, limits: Sequence[LatticeLimits], dt: float) -> None:
-        if not (math.isfinite(dt) and dt > 0):
-            raise GuardrailError(f"period dt: found {dt}; expected a positive number of seconds")
         self.names = tuple(limit.name for limit in limits)
-        self.dt = dt
+        self.dt = _checked(dt)
         self.quantum: F64 = np.array([limit.quantum for limit in limits])
         self.lo, self.hi, self.w, self.h = (
             np.array([getattr(limit, key) for limit in limits], np.float64) for key in ("lo", "hi", "w", "h")
         )
 
-    def state(self, position: F64, velocity: F64) -> tuple[F64, F64]:
+    def state(self, position: Values, velocity: Values) -> tuple[F64, F64]:
         """Position and last step in quanta: exactly the guard's integers."""
-        return np.rint(position / self.quantum), np.rint(velocity * (self.dt / self.quantum))
+        return np.rint(np.asarray(position) / self.quantum), np.rint(np.asarray(velocity) * (self.dt / self.quantum))
 
     def slower(self, step: F64) -> F64:
         """The step after ``step`` of a joint that brakes: kz_guard's ``towards_rest``."""
@@ -71,29 +73,70 @@ class Lattice:
         """Commands until each joint's step is 0."""
         return np.asarray(np.ceil(np.abs(step) / self.h))
 
+    def brake_distance(self, step: F64) -> F64:
+        """Σ max(|step| − k·h, 0) over the periods k of the brake."""
+        k = self.brake_periods(step) - 1
+        return np.asarray(np.copysign(k * np.abs(step) - self.h * k * (k + 1) / 2, step))
+
+
+def _checked(dt: float) -> float:
+    if not (math.isfinite(dt) and dt > 0):
+        raise GuardrailError(f"period dt: found {dt}; expected a positive number of seconds")
+    return dt
+
 
 class BrakeTime:
     """Time to rest by braking at the guard's own limit: exact, ⌈|step|/h⌉ periods of the slowest joint.
 
-    A missed period leaves the speed or lowers it, so it postpones rest by itself and no more.
+    Joints that a rule on velocities couples take no longer than that: they brake in proportion with the one of them
+    that needs most periods; each step of another, s − ⌈s·h/S⌉, is at most its share s·(S − h)/S, so that one stays the
+    slowest and the others rest with it (``kz_braked_with`` of kz_rules.c).
+
+    A missed period leaves the speed or lowers it, so it postpones rest by itself and no more. ``velocities``: commands
+    are velocities, and ``limits`` count them.
     """
 
     pose: F64 | None = None
 
-    def __init__(self, limits: Sequence[LatticeLimits], dt: float) -> None:
-        self._lattice = Lattice(limits, dt)
-        self.missed_period = dt
+    def __init__(self, limits: Sequence[LatticeLimits], dt: float, *, velocities: bool = False) -> None:
+        self._dt = self.missed_period = _checked(dt)
+        unit = 1.0 if velocities else dt
+        self._joints = [(unit / limit.quantum, limit.w, limit.h) for limit in limits]
+        self.worst = max(-(-w // h) for _, w, h in self._joints) * dt
 
-    def now(self, position: F64, velocity: F64) -> float:
-        return self._seconds(np.abs(self._lattice.state(position, velocity)[1]))
+    def now(self, position: Values, velocity: Values) -> float:
+        periods = 0
+        try:
+            for v, (steps, _, h) in zip(velocity, self._joints, strict=True):
+                periods = max(periods, -(-round(abs(v) * steps) // h))
+        except (ValueError, OverflowError):  # not finite
+            return math.inf
+        return periods * self._dt
 
-    def after(self, position: F64, velocity: F64) -> float:
-        speed = np.abs(self._lattice.state(position, velocity)[1])
-        return self._seconds(np.minimum(speed + self._lattice.h, np.maximum(self._lattice.w, speed)))
+    def after(self, position: Values, velocity: Values) -> float:
+        periods = 0
+        try:
+            for v, (steps, w, h) in zip(velocity, self._joints, strict=True):
+                speed = round(abs(v) * steps)
+                periods = max(periods, -(-min(speed + h, max(w, speed)) // h))
+        except (ValueError, OverflowError):
+            return math.inf
+        return periods * self._dt
 
-    def _seconds(self, speed: F64) -> float:
-        periods = float(self._lattice.brake_periods(speed).max())
-        return periods * self._lattice.dt if math.isfinite(periods) else math.inf
+
+class DeclaredTime:
+    """A bound that the user vouches for: from any state, missed periods within the budget included."""
+
+    missed_period = 0.0
+
+    def __init__(self, seconds: float, pose: F64 | None) -> None:
+        self.worst, self.pose = seconds, pose
+
+    def now(self, position: Values, velocity: Values) -> float:
+        return self.worst
+
+    def after(self, position: Values, velocity: Values) -> float:
+        return self.worst
 
 
 class PoseTime:
@@ -146,6 +189,10 @@ class PoseTime:
         regain = 1.5 * float(relative.max())  # periods to make up for one h and half a period's acceleration
         displaced = self.now_from(self.target + np.ceil((1 + 1.5 * relative) * lattice.w), np.zeros(n)) - 2 * dt
         self.missed_period = math.ceil(1 + regain) * dt + displaced
+        # Full speed towards a limit, and back from it; a period more, as the planner's brake is not the guard's.
+        stop = lattice.brake_distance(lattice.w)
+        ends = self.now_from(lattice.hi - stop, lattice.w), self.now_from(lattice.lo + stop, -lattice.w)
+        self.worst = max(ends) + dt
 
     def _open_ruckig(self, n: int) -> None:
         try:
@@ -171,11 +218,11 @@ class PoseTime:
         request.target_position = request.target_velocity = [0.0] * n
         self._request: Any = request
 
-    def now(self, position: F64, velocity: F64) -> float:
+    def now(self, position: Values, velocity: Values) -> float:
         q, step = self.lattice.state(position, velocity)
         return self.now_from(q, step) if self._inside(q) else math.inf
 
-    def after(self, position: F64, velocity: F64) -> float:
+    def after(self, position: Values, velocity: Values) -> float:
         lattice = self.lattice
         q, step = lattice.state(position, velocity)
         if not self._inside(q):

@@ -1,0 +1,75 @@
+"""``[faults]`` of a guard file: what is watched, and after how long it latches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from kizzasi_edge.errors import GuardrailError
+from kizzasi_edge.guardrails.faults import FaultLimits
+from kizzasi_edge.guardrails.lattice import JointLimits
+from kizzasi_edge.guardrails.sensors import JointWatch, SensorWatch, TimeWatch
+from kizzasi_edge.guardrails.spec import GuardFile
+
+UNWATCHED = 1e300
+"""A bound that no finite number exceeds."""
+NEVER_NS = 1 << 62
+
+
+def fault_limits(spec: GuardFile) -> FaultLimits:
+    """The thresholds of the fault machine, in periods."""
+    counts = {
+        key: value
+        for key in ("settle_ticks", "fault_ticks", "hang_ticks", "infeasible_ticks")
+        if (value := getattr(spec.faults, key)) is not None
+    }
+    return FaultLimits(miss_budget=spec.guard.miss_budget, nan_ticks=spec.guard.nan_ticks, **counts)
+
+
+def watches_time(spec: GuardFile) -> bool:
+    """Whether a step needs the stamp of its inputs."""
+    return spec.faults.stale_ms is not None or spec.faults.clock_jump_ms is not None
+
+
+def watches_joints(spec: GuardFile) -> bool:
+    """Whether a step needs measured positions because of ``[faults]``."""
+    faults = spec.faults
+    return any(
+        value is not None
+        for value in (faults.jump, faults.range_tolerance, faults.tracking_error, faults.tracking_stop)
+    )
+
+
+def sensor_watch(
+    spec: GuardFile, limits: Sequence[JointLimits], margins: Sequence[float], where: str | Path
+) -> SensorWatch | None:
+    """The detector of sensor and clock faults; None if nothing is watched.
+
+    ``margins``: per joint what was taken off its range. Raises :class:`GuardrailError` for a joint without a range
+    where one is needed.
+    """
+    faults, rate = spec.faults, float(spec.guard.rate_hz)
+    if not (watches_time(spec) or watches_joints(spec) or faults.active_ms is not None):
+        return None
+    joints = []
+    for limit, margin in zip(limits, margins, strict=True):
+        lo, hi = -UNWATCHED, UNWATCHED
+        if faults.range_tolerance is not None:
+            lo, hi = limit.lower - margin - faults.range_tolerance, limit.upper + margin + faults.range_tolerance
+            if not (math.isfinite(lo) and math.isfinite(hi)):
+                raise GuardrailError(f"{where}: [faults] range_tolerance: joint {limit.name!r} has no range to watch")
+        warn = math.inf if faults.tracking_error is None else faults.tracking_error
+        stop = math.inf if faults.tracking_stop is None else faults.tracking_stop
+        speed, allowance = (
+            (UNWATCHED, UNWATCHED) if faults.jump is None else (limit.velocity / spec.joints.velocity_scale, faults.jump)
+        )
+        joints.append(JointWatch(lo, hi, speed, allowance, min(warn, stop), stop))
+    period_ns = round(1e9 / rate)
+    times = TimeWatch(
+        period_ns,
+        NEVER_NS if faults.stale_ms is None else round(faults.stale_ms * 1e6),
+        NEVER_NS if faults.clock_jump_ms is None else max(round(faults.clock_jump_ms * 1e6), period_ns),
+        0 if faults.active_ms is None else max(round(faults.active_ms * 1e-3 * rate), 1),
+    )
+    return SensorWatch(joints, times)

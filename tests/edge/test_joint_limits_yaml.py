@@ -1,0 +1,75 @@
+"""Limits from a joint_limits.yaml of MoveIt or ros2_control."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from limit_files import YAML, yaml
+
+from kizzasi_edge.errors import GuardrailError
+from kizzasi_edge.guardrails.bounds import JointBounds
+
+
+def test_moveit_and_ros2_control_files(tmp_path: Path) -> None:
+    expected = {
+        "a": JointBounds("a", -math.pi / 2, 1.25, 2, 6.5, 50, 20),
+        "b": JointBounds("b", -0.5, 0.5),
+    }
+    assert yaml(tmp_path, YAML) == expected
+    indented = YAML.replace("\n", "\n  ")
+    assert yaml(tmp_path, "robot_description_planning:\n  " + indented) == expected
+    parameters = "node:\n  ros__parameters:\n    update_rate: 100\n    " + YAML[YAML.index("joint_limits") :].replace(
+        "\n", "\n    "
+    )
+    assert yaml(tmp_path, parameters) == expected
+    one, two = parameters.split("      b:")
+    assert yaml(tmp_path, one.rstrip(" ") + "other:\n  ros__parameters:\n    joint_limits:\n      b:" + two) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("max_jerk", "max_jerkiness", ["line 16: joint 'a': max_jerkiness: unknown key", "max_jerk"]),
+        ("default_velocity", "default_speed", ["line 2: default_speed_scaling_factor: unknown key"]),
+        ("scaling_factor: 0.1", "scaling_factor: 1.5", ["line 2: default_velocity", "found 1.5", "at most 1"]),
+        ("max_jerk: 50", "max_jerk: fast", ["line 16: joint 'a': max_jerk: found 'fast'", "finite number"]),
+        ("max_jerk: 50", "max_jerk: .inf", ["line 16", "'.inf'", "finite number"]),
+        ("max_jerk: 50", 'max_jerk: "50"', ["line 16", "'50'", "finite number"]),
+        ("max_jerk: 50", "max_jerk: [50]", ["line 16", "a sequence", "finite number"]),
+        ("max_jerk: 50", "max_jerk: -50", ["line 6: joint 'a' jerk: found -50", "above 0"]),
+        ("max_jerk: 50", "max_jerk: !turns 50", ["line 16", "'50', !turns", "!degrees"]),
+        ("max_jerk: 50", "max_jerk: !!python/object:os.system 50", ["line 16", "'50'"]),
+        ("    max_jerk: 50\n", "", ["joint 'a': max_jerk: missing; has_jerk_limits is true"]),
+        ("    has_jerk_limits: true\n", "", ["line 15: joint 'a': max_jerk: found without has_jerk_limits"]),
+        ("has_jerk_limits: true", "has_jerk_limits: 1", ["line 15", "found '1'", "true or false"]),
+        ("max_jerk: 50", "max_jerk: 50\n    max_jerk: 60", ["line 17", "'max_jerk': found twice"]),
+        ("  b:", "  a:", ["line 19", "'a': found twice"]),
+        ("max_position: 1.25", "max_position: -3", ["joint 'a'", "lower -1.5708 is not below upper -3"]),
+        ("joint_limits:", "joints:", ["line 2: default_velocity_scaling_factor: found '0.1'", "keys and values"]),
+        ("joint_limits:", "joint_limits: {a: {", ["not valid YAML", "line"]),
+        (YAML, "", ["the file: found nothing"]),
+        (YAML, "[1, 2]", ["line 1: the file: found a sequence"]),
+        (YAML, "joint_limits: {}", ["no joint under joint_limits"]),
+        (YAML, "n: {ros__parameters: {rate: 1}}", ["no joint under joint_limits"]),
+        (YAML, "n: {parameters: {rate: 1}}", ["line 1: n: expected joint_limits, or a node with ros__parameters"]),
+        (YAML, "joint_limits: {[a]: 1}", ["line 1", "expected a name"]),
+        (YAML, "[" * 5000, ["not valid YAML"]),
+        (YAML, "a: &a [" + "*a, " * 9 + "]", ["line 1: a: found a sequence"]),
+        (YAML, "a: &a {joint_limits: *a}", ["line 1"]),
+    ],
+)  # fmt: skip
+def test_yaml_refusals_name_line_joint_and_key(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    assert old in YAML
+    with pytest.raises(GuardrailError) as error:
+        yaml(tmp_path, YAML.replace(old, new, 1))
+    for word in [str(tmp_path / "joint_limits.yaml"), *words]:
+        assert word in str(error.value)
+
+
+def test_a_yaml_of_aliases_is_not_expanded(tmp_path: Path) -> None:
+    lines = ["a0: &a0 {ros__parameters: {joint_limits: {}}}"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
+    with pytest.raises(GuardrailError, match="line 2: a1: found a sequence"):
+        yaml(tmp_path, "\n".join(lines))

@@ -1,0 +1,172 @@
+"""Limits from an MJCF; MuJoCo is the oracle."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limit_files import limits
+
+from kizzasi_edge import demo
+from kizzasi_edge.errors import GuardrailError
+from kizzasi_edge.guardrails.bounds import JointBounds
+from kizzasi_edge.guardrails.mjcf import read_mjcf
+from kizzasi_edge.guardrails.urdf import read_urdf
+
+ASSETS = Path(demo.__file__).parent / "assets"
+INF = math.inf
+ONE = '<geom size="0.1" mass="1"/>'
+
+
+def mjcf(folder: Path, text: str) -> dict[str, JointBounds]:
+    """Our reading, after comparing range, order and forces with MuJoCo's own."""
+    import mujoco
+
+    path = folder / "m.xml"
+    path.write_text(text)
+    ours = {bound.name: bound for bound in read_mjcf(path)}
+    model = mujoco.MjModel.from_xml_path(str(path))
+    kinds = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+    scalar = [i for i in range(model.njnt) if model.jnt_type[i] in kinds]
+    on_joint = np.isin(model.actuator_trntype, [int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT)])
+    driven = {int(i) for i in model.actuator_trnid[on_joint, 0]}
+    expected = [i for i in scalar if not len(on_joint) or i in driven]
+    assert list(ours) == [model.joint(i).name for i in expected]
+    for i in expected:
+        bound = ours[model.joint(i).name]
+        lower, upper = model.jnt_range[i] if model.jnt_limited[i] else (-INF, INF)
+        effort = min(-model.jnt_actfrcrange[i][0], model.jnt_actfrcrange[i][1]) if model.jnt_actfrclimited[i] else INF
+        for k in np.flatnonzero(on_joint & (model.actuator_trnid[:, 0] == i)):
+            gear = model.actuator_gear[k, 0]
+            motor = model.actuator_gainprm[k, 0] == 1 and not model.actuator_biasprm[k].any()
+            if model.actuator_forcelimited[k]:
+                low, high = model.actuator_forcerange[k]
+                effort = min(effort, -low * abs(gear), high * abs(gear))
+            if model.actuator_ctrllimited[k]:
+                low, high = sorted(model.actuator_ctrlrange[k] / gear)
+                if motor:
+                    effort = min(effort, *(abs(gear) * abs(x) for x in model.actuator_ctrlrange[k]))
+                elif model.actuator_biasprm[k, 1]:  # a position servo
+                    lower, upper = max(lower, low), min(upper, high)
+        assert (bound.lower, bound.upper) == pytest.approx((lower, upper), rel=1e-15)
+        assert bound.effort == pytest.approx(effort, rel=1e-15)
+    return ours
+
+
+def test_the_demo_arm_reads_as_mujoco_and_as_its_urdf(tmp_path: Path) -> None:
+    ours = mjcf(tmp_path, (ASSETS / "arm.xml").read_text())
+    assert len(ours) == 6
+    for bound in read_urdf(ASSETS / "arm.urdf"):
+        same = ours[bound.name]
+        assert (same.lower, same.upper, same.effort) == (bound.lower, bound.upper, bound.effort)
+    from_mjcf = limits(ASSETS, 'from_mjcf = "arm.xml"\nvelocity = 3\nacceleration = 12\nmargin = 0.02')
+    assert [limit.name for limit in from_mjcf] == list(ours)
+    assert from_mjcf[2].upper == ours["elbow_joint"].upper - 0.02
+    with pytest.raises(
+        GuardrailError, match=r"\[joints\] velocity is missing, and .*arm\.xml has none for joint 'shou"
+    ):
+        limits(ASSETS, 'from_mjcf = "arm.xml"\nacceleration = 12')
+    with pytest.raises(GuardrailError, match="root element is <robot>; expected <mujoco>"):
+        read_mjcf(ASSETS / "arm.urdf")
+
+
+RANGE = st.sampled_from(["", 'range="-90 90"', 'range="-1.5 0.5"', 'range="0 2" limited="true"',
+                         'range="-1 1" limited="false"', 'class="k"', 'class="kk"', 'type="slide" range="-2 1"',
+                         'type="ball" range="0 60"', 'actuatorfrcrange="-7 5"',
+                         'class="main" range="-3 3"'])  # fmt: skip
+DRIVE = st.sampled_from(['motor joint="{}"', 'motor joint="{}" ctrlrange="-2 3" gear="5"', 'motor class="k" joint="{}"',
+                         'position joint="{}" kp="2" ctrlrange="-0.4 0.3" gear="-2"',
+                         'general joint="{}" forcerange="-4 9"',
+                         'position jointinparent="{}" class="kk" kp="2" forcelimited="false"'])  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_generated_models_read_as_mujoco_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    names = iter("abcdefgh")
+
+    def body(depth: int) -> str:
+        childclass = data.draw(st.sampled_from(["", 'childclass="k"', 'childclass="kk"']))
+        inner = body(depth - 1) if depth and data.draw(st.booleans()) else ""
+        own = f'<joint name="{next(names)}" {data.draw(RANGE)}/>'
+        frame = data.draw(st.sampled_from(["<frame>", '<frame childclass="kk">'])) + own + "</frame>"
+        parts = [inner, data.draw(st.sampled_from([own, frame])), ONE]
+        if "ball" not in own and data.draw(st.booleans()):
+            own = (
+                f'<joint name="{next(names)}" axis="0 1 0" {data.draw(RANGE.filter(lambda text: "ball" not in text))}/>'
+            )
+            parts.insert(2, own)
+        return f"<body {childclass}>{''.join(parts)}</body>"
+
+    world = "".join(body(1) for _ in range(data.draw(st.integers(1, 2))))
+    used = "abcdefgh"[: world.count("<joint")]
+    drives = data.draw(st.lists(st.tuples(DRIVE, st.sampled_from(used)), max_size=4))
+    compiler = data.draw(st.sampled_from(["", '<compiler angle="radian"/>', '<compiler angle="degree"/>']))
+    text = (
+        f'<mujoco>{compiler}<default><joint range="-30 40"/><position forcerange="-50 60"/><default class="k">'
+        '<joint range="-20 20"/><motor forcerange="-5 6"/><default class="kk"><joint type="slide" limited="false"/>'
+        f"</default></default></default><worldbody>{world}</worldbody><actuator>"
+        + "".join(f"<{drive.format(name)}/>" for drive, name in drives)
+        + "</actuator></mujoco>"
+    )
+    folder = tmp_path_factory.getbasetemp()
+    try:
+        mjcf(folder, text)
+    except GuardrailError as error:
+        message = str(error)
+    else:
+        return
+    # Refused only where nothing could be guarded.
+    assert any(words in message for words in ("no hinge or slide joint found", "is not below upper")), message
+
+
+def test_includes_are_searched_as_mujoco_does(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a.xml").write_text('<mujocoinclude><include file="b.xml"/></mujocoinclude>')
+    inner = '<mujocoinclude><body><joint name="{}" range="-9 9"/>' + ONE + "</body></mujocoinclude>"
+    text = '<mujoco><worldbody><include file="sub/a.xml"/></worldbody></mujoco>'
+    (tmp_path / "sub/b.xml").write_text(inner.format("beside"))
+    assert list(mjcf(tmp_path, text)) == ["beside"]
+    (tmp_path / "b.xml").write_text(inner.format("main"))
+    assert list(mjcf(tmp_path, text)) == ["main"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('range="-90 90"', 'range="90 -90"', ["joint 'j': range", "90 is not below -90"]),
+        ('range="-90 90"', 'range="-90"', ["joint 'j': range", "'-90'", "two numbers"]),
+        ('range="-90 90"', 'range="-90 x"', ["joint 'j': range", "'x'", "finite number"]),
+        ('range="-90 90"', 'range="-90 90" limited="yes"', ["joint 'j': limited", "'yes'", "'true' or 'false'"]),
+        ('range="-90 90"', 'range="-90 90" class="z"', ["<joint> class", "'z'", "no such default class"]),
+        ("<worldbody>", '<compiler angle="turns"/><worldbody>', ["<compiler> angle", "'turns'", "'radian'"]),
+        ("<worldbody>", '<compiler autolimits="false"/><worldbody>', ["range without limited", "autolimits"]),
+        ("<worldbody>", '<default><default class="main"/></default><worldbody>', ["<default> class", "'main'"]),
+        ("<worldbody>", '<default class="x"/><worldbody>', ["<default> class", "'x'", "'main'"]),
+        ("<worldbody>", '<include file="gone.xml"/><worldbody>', ["gone.xml: no such file"]),
+        ("<worldbody>", '<include file="m.xml"/><worldbody>', ["m.xml", "included twice"]),
+        ("<worldbody>", "<include/><worldbody>", ["<include> file", "''"]),
+        ("</body>", "<composite/></body>", ["<composite>", "mj_saveLastXML"]),
+        ("<body>", "<replicate><body>", ["<replicate>"]),
+        ('joint="j"', 'joint="z"', ["<motor> joint", "'z'", "no such joint"]),
+        ('name="j"', 'name="j" type="ball"', ["no hinge or slide joint"]),
+    ],
+)
+def test_mjcf_refusals(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    text = (
+        f'<mujoco><worldbody><body><joint name="j" range="-90 90"/>{ONE}</body></worldbody>'
+        '<actuator><motor joint="j"/></actuator></mujoco>'
+    )
+    assert set(mjcf(tmp_path, text)) == {"j"}
+    text = text.replace(old, new, 1)
+    (tmp_path / "m.xml").write_text(text.replace("</body>", "</body></replicate>") if "<replicate>" in new else text)
+    with pytest.raises(GuardrailError) as error:
+        read_mjcf(tmp_path / "m.xml")
+    for word in ["m.xml" if "gone" not in new else "gone.xml", *words]:
+        assert word in str(error.value)
