@@ -129,7 +129,19 @@ class Bench:
             self.compile(str(source), target)
 
     def compile(self, source: str, target: str, *flags: str) -> bool:
-        command = ["cc", "-std=gnu11", "-O2", "-ffp-contract=off", "-w", *flags, "-c", source, "-o", target]
+        command = [
+            "cc",
+            "-std=gnu11",
+            "-O2",
+            "-ffp-contract=off",
+            "-w",
+            "-Werror=implicit-function-declaration",
+            *flags,
+            "-c",
+            source,
+            "-o",
+            target,
+        ]
         return self.passes(command, 60)
 
     def passes(self, command: Sequence[str], seconds: float) -> bool:
@@ -164,7 +176,8 @@ class Bench:
     def killer(self) -> str:
         """Which of the judges notices; empty if none does."""
         mutant, program = str(self.folder / "mutant.o"), str(self.folder / "prove")
-        self.passes(["cc", mutant, *self.others, "-lm", "-o", program], 60)
+        if not self.passes(["cc", mutant, *self.others, "-lm", "-o", program], 60):
+            return "refused"  # it lacks a function
         if not self.passes([program, *self.arguments], LIMIT[self.harness]):
             return "harness"
         if not self.tests_pass():
