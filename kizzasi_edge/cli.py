@@ -155,9 +155,9 @@ def check(
     report = run_check(config)
     write_json(json_path, report)
     if report["guard"]:
-        console.print(report["guard"], highlight=False, markup=False)
+        console.print(report["guard"] + "\n", highlight=False, markup=False, soft_wrap=True)
     for text in report["warnings"]:
-        console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
+        console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not report["ok"]:
         raise KizzasiErrorExit("\n".join(report["errors"]))
     console.print("ok", style="green")

@@ -66,8 +66,8 @@ kz_window kz_admissible(const kz_limit *l, const kz_axis *a, uint8_t coast) {
 
   /* Braking is admissible by recursion, so no bound may exclude it: where a missed command has used up the room
    * for coasting, the position bound falls back to it. */
-  acc_up = l->h > KZ_RAW_MAX - max32(a->v, 0) ? KZ_RAW_MAX : a->v + l->h;
-  acc_down = l->h > KZ_RAW_MAX + min32(a->v, 0) ? -KZ_RAW_MAX : a->v - l->h;
+  acc_up = a->v + l->h; /* both within KZ_RAW_MAX: the sum fits */
+  acc_down = a->v - l->h;
   pos_up = max32(kz_reach(l->hi - a->q, l->h, coast), brake);
   pos_down = min32(-kz_reach(a->q - l->lo, l->h, coast), brake);
   k.up = min32(min32(max32(w, brake), acc_up), pos_up);

@@ -18,9 +18,14 @@ static void forget(kzh_guard *g) {
   g->followed = 0;
 }
 
-/* `position` in units (of commands; for velocities, what one unit makes in a period). */
+/* A velocity's quantum makes quantum/rate in a period; a joint that turns without end stays at 0. */
+static int32_t place(const kzh_guard *g, int32_t i, double position) {
+  if (!g->velocity) return to_quanta(position, g->unit[i]);
+  return g->limit[i].hi == KZ_RAW_MAX ? 0 : to_quanta(position * g->rate_hz, g->unit[i]);
+}
+
 void kzh_guard_seed(kzh_guard *g, const double *position) {
-  for (int32_t i = 0; i < g->n; i++) kz_seed(&g->axis[i], to_quanta(position[i], g->unit[i]));
+  for (int32_t i = 0; i < g->n; i++) kz_seed(&g->axis[i], place(g, i, position[i]));
   forget(g);
 }
 
@@ -47,7 +52,7 @@ void kzh_guard_rebase(kzh_guard *g, const int32_t *q, const int32_t *step) {
 
 /* Velocity commands stand where the joint is, and go on from the last step sent. */
 void kzh_guard_measure(kzh_guard *g, const double *position) {
-  for (int32_t i = 0; i < g->n; i++) g->axis[i].q = to_quanta(position[i], g->unit[i]);
+  for (int32_t i = 0; i < g->n; i++) g->axis[i].q = place(g, i, position[i]);
 }
 
 static void emit(kzh_guard *g, float *out) {
@@ -212,6 +217,15 @@ void kzh_guard_motion(const kzh_guard *g, int32_t *q, int32_t *step) {
   for (int32_t i = 0; i < g->n; i++) {
     q[i] = g->axis[i].q;
     step[i] = g->axis[i].v;
+  }
+}
+
+/* The same in SI units. */
+void kzh_guard_applied(const kzh_guard *g, double *position, double *velocity) {
+  for (int32_t i = 0; i < g->n; i++) {
+    const double unit = g->unit[i];
+    position[i] = g->axis[i].q * (g->velocity ? unit / g->rate_hz : unit);
+    velocity[i] = g->axis[i].v * (g->velocity ? unit : unit * g->rate_hz);
   }
 }
 

@@ -32,6 +32,7 @@ typedef struct {
   kz_limit limit[KZ_MAX_CH];
   kz_axis axis[KZ_MAX_CH];
   double unit[KZ_MAX_CH]; /* of a command [SI]: one quantum of position, or of step */
+  double rate_hz;
   int32_t n;
   uint8_t miss_budget, velocity; /* velocity: 1 if commands are velocities */
   uint8_t approach; /* how an inadmissible command is pursued: 0 nearest admissible value, 1 without overshooting it */
@@ -42,6 +43,7 @@ typedef struct {
   kzh_verdict verdict; /* of the last call */
 } kzh_guard;
 
+/* Positions and velocities in SI units. */
 void kzh_guard_seed(kzh_guard *g, const double *position);
 void kzh_guard_rebase(kzh_guard *g, const int32_t *q, const int32_t *step);
 void kzh_guard_measure(kzh_guard *g, const double *position);
@@ -49,6 +51,7 @@ int kzh_guard_follow(kzh_guard *g, const float *command, float *out);
 void kzh_guard_coast(kzh_guard *g, uint8_t rule, float *out);
 void kzh_guard_brake(kzh_guard *g, uint8_t rule, float *out);
 void kzh_guard_motion(const kzh_guard *g, int32_t *q, int32_t *step);
+void kzh_guard_applied(const kzh_guard *g, double *position, double *velocity);
 int kzh_guard_at_rest(const kzh_guard *g);
 int kzh_guard_asks_no_motion(const kzh_guard *g, const float *command);
 

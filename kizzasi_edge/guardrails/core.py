@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 F64 = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[np.float32]
 
-_follow = lib.kzh_guard_follow
+_follow, _applied = lib.kzh_guard_follow, lib.kzh_guard_applied
 MAX_CHANNELS: int = lib.KZ_MAX_CH
 
 
@@ -38,13 +38,12 @@ class CoreDrive:
         "_out_p",
         "_position",
         "_position_p",
-        "_scale",
         "_slow",
         "_speeds",
         "_step",
         "_step_p",
-        "_unit",
-        "_velocity_unit",
+        "_velocity",
+        "_velocity_p",
         "layout",
         "measures",
         "record",
@@ -72,7 +71,7 @@ class CoreDrive:
             raise GuardrailError(f"a guard has 1 to {MAX_CHANNELS} joints, found {n}")
         self._g: Any = ffi.new("kzh_guard *")
         g = self._g
-        g.n, g.miss_budget, g.velocity, g.approach = n, miss_budget, velocity, approach
+        g.n, g.rate_hz, g.miss_budget, g.velocity, g.approach = n, rate_hz, miss_budget, velocity, approach
         self._coupled, self._effort = coupled, effort  # C only points to it
         g.coupled = ffi.NULL if coupled is None else coupled
         for i, limit in enumerate(limits):
@@ -83,37 +82,32 @@ class CoreDrive:
                 raise GuardrailError(f"joint {limit.name!r}: limits {limit} cannot be guarded")
         self.layout = layout
         self.shape: tuple[int, ...] = (n,)
-        # A velocity's quantum makes quantum/rate in a period; a joint without a range stays at 0.
-        self._scale: F64 = np.array([rate_hz * (limit.hi < RAW_MAX) if velocity else 1.0 for limit in limits])
-        self.measures: tuple[str, ...] = ("position",) if velocity and self._scale.any() else ()
+        ranged = any(limit.hi < RAW_MAX for limit in limits)
+        self.measures: tuple[str, ...] = ("position",) if velocity and ranged else ()
         self.record = ffi.buffer(ffi.addressof(g, "verdict"), HEADER.size + n)
         self._speeds = [limit.w for limit in limits]
         self._slow = False
-        quanta = np.array([limit.quantum for limit in limits])
-        self._unit: F64 = quanta / rate_hz if velocity else quanta
-        self._velocity_unit: F64 = quanta if velocity else quanta * rate_hz
         self._command: FloatArray = np.zeros(n, np.float32)
         self._out: FloatArray = np.zeros(n, np.float32)
         self._position: F64 = np.zeros(n)
+        self._velocity: F64 = np.zeros(n)
         self._applied: npt.NDArray[np.int32] = np.zeros(n, np.int32)
         self._step: npt.NDArray[np.int32] = np.zeros(n, np.int32)
         self._command_p = ffi.from_buffer("float[]", self._command)
         self._out_p = ffi.from_buffer("float[]", self._out)
         self._position_p = ffi.from_buffer("double[]", self._position)
+        self._velocity_p = ffi.from_buffer("double[]", self._velocity)
         self._applied_p = ffi.from_buffer("int32_t[]", self._applied)
         self._step_p = ffi.from_buffer("int32_t[]", self._step)
 
     def seed(self, position: F64) -> None:
-        self._place(position)
+        self._position[:] = position
         lib.kzh_guard_seed(self._g, self._position_p)
 
     def measure(self, position: F64, velocity: F64 | None) -> None:
         if self.measures:
-            self._place(position)
+            self._position[:] = position
             lib.kzh_guard_measure(self._g, self._position_p)
-
-    def _place(self, position: F64) -> None:
-        np.multiply(position, self._scale, out=self._position)
 
     def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
         """Stand at ``applied`` with last step ``step``, in quanta."""
@@ -162,8 +156,8 @@ class CoreDrive:
             self._coupled.enabled = rows | (0 if self._effort is None else self._effort.mask)
 
     def _update_effort(self, effort: EffortRows) -> None:
-        lib.kzh_guard_motion(self._g, self._applied_p, self._step_p)
-        effort.update(self._applied * self._unit, self._step * self._velocity_unit)
+        lib.kzh_guard_applied(self._g, self._position_p, self._velocity_p)
+        effort.update(self._position, self._velocity)
 
     def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Copies of the last positions and steps ``(n,)``, in quanta."""
@@ -172,5 +166,5 @@ class CoreDrive:
 
     def applied(self) -> tuple[list[float], list[float]]:
         """The last position and velocity applied, SI units."""
-        lib.kzh_guard_motion(self._g, self._applied_p, self._step_p)
-        return (self._applied * self._unit).tolist(), (self._step * self._velocity_unit).tolist()
+        _applied(self._g, self._position_p, self._velocity_p)
+        return self._position.tolist(), self._velocity.tolist()

@@ -11,6 +11,7 @@ from kizzasi_edge.guardrails.faults import FaultLimits
 from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits
 from kizzasi_edge.guardrails.rows import Quadratic, Row
 from kizzasi_edge.guardrails.spec import FaultsSection, GuardFile
+from kizzasi_edge.guardrails.watch import WATCHABLE
 
 _SOURCES = ("position", "velocity", "acceleration")
 _PLURAL = {"position": "positions", "velocity": "velocities", "acceleration": "accelerations"}
@@ -18,13 +19,49 @@ _PURSUIT = {
     "nearest": "A command that is not admissible is replaced by the nearest admissible value of this period.",
     "approach": "A command that the acceleration limit does not admit is approached without overshooting it.",
 }
-_FOLLOWS = {
-    "position": "Assumed: the actuator follows sent positions within the margins; a measured position seeds the guard "
-    "at rest.",
-    "velocity": "Assumed for the range: joints are measured every period, and while one stops it travels no further "
-    "than the velocities sent add up to, within the margin. What is promised of velocities themselves needs no "
-    "assumption.",
+_PROMISE = {
+    "position": "Enforced exactly on sent values, in integers, with nothing assumed: position range, velocity (step "
+    "per period), acceleration (change of step per period).",
+    "velocity": "Enforced exactly on sent values, in integers, with nothing assumed: velocity, acceleration (change "
+    "of velocity per period).",
 }
+_BRAKES = {
+    "position": "Every admitted command can still brake inside the range (exact discrete viable set)",
+    "velocity": "From every admitted velocity a joint can still brake inside its range, as measured (exact discrete "
+    "viable set)",
+}
+_ASSUMED = {
+    "position": "Assumed, for the robot itself to stay inside its limits: its actuators follow the sent positions "
+    "within these margins. Measured positions only seed the guard, at rest.",
+    "velocity": "Assumed, for the robot to stay inside its range: positions are measured every period, and a joint "
+    "that is stopped travels no further than the velocities sent add up to, within the margin.",
+}
+_FAULTS = {
+    "stale_ms": ("inputs older than {:g} ms", "{coasts}", "stale inputs"),
+    "clock_jump_ms": ("a clock that runs back, or steps more than {:g} ms apart", "{coasts}", "clocks that jump"),
+    "jump": (
+        "a measured position that leaps by {:g} more than its joint can travel",
+        "brakes; {0.fault_ticks} periods of it latch STOPPED",
+        "sensors that leap",
+    ),
+    "range_tolerance": (
+        "a measured position more than {:g} outside its limits",
+        "brakes; {0.fault_ticks} periods of it latch STOPPED",
+        "sensors that read what cannot be",
+    ),
+    "tracking_error": (
+        "more than {:g} between sent and measured position",
+        "half speed, until {0.settle_ticks} good periods",
+        "a joint that lags",
+    ),
+    "tracking_stop": ("more than {:g} between sent and measured position", "latches STOPPED", "a joint that is stuck"),
+    "active_ms": (
+        "the guard changing every command for {:g} ms",
+        "latches STOPPED",
+        "a model that is always corrected",
+    ),
+}
+"""For each key of ``[faults]`` that has a threshold: what is watched, the reaction, and what goes unseen without it."""
 
 
 def explain_motion(
@@ -39,38 +76,22 @@ def explain_motion(
 ) -> list[str]:
     """Positions and velocities: the promise, a line per joint and per rule that couples them, the assumptions."""
     rate, command = float(spec.guard.rate_hz), spec.guard.command
-    velocity = command == "velocity"
-    exactly = (
-        "velocity, its change per period" if velocity else "position range, step per period, change of step per period"
-    )
     lines = [
         f"Guard of {len(cells)} joints from {where}, one {command} command every {1e3 / rate:g} ms.",
-        f"Enforced exactly on sent values, in integers: {exactly}.",
-        "Every admitted command can still brake inside the range (exact discrete viable set); "
-        f"room for {spec.guard.miss_budget} missed periods of coasting is kept in front of the brake.",
+        _PROMISE[command],
+        f"{_BRAKES[command]}; room for {spec.guard.miss_budget} missed periods of coasting is kept in front of the "
+        "brake.",
         _PURSUIT[spec.guard.on_clamp],
         "",
     ]
-    for limit, cell, jerk in zip(limits, cells, jerks, strict=True):
-        q = cell.quantum / rate if velocity else cell.quantum
-        declared = [f"{kind} from {limit.origin[kind]!r}" for kind in _SOURCES if limit.origin[kind] != kind]
-        bounded = math.isfinite(limit.lower)
-        lines.append(
-            f"  {cell.name}: {f'[{cell.lo * q:+.4f}, {cell.hi * q:+.4f}] rad' if bounded else 'no range'}, "
-            f"{cell.w * q * rate:.4f} rad/s, {cell.h * q * rate**2:.4f} rad/s²"
-            f"{f', {jerk * q * rate**3:.4f} rad/s³' if jerk else ''} "
-            f"(lattice lo={cell.lo} hi={cell.hi} w={cell.w} h={cell.h}, "
-            f"quantum {cell.quantum:.3g} rad{'/s' * velocity}; "
-            f"{100 * cell.acceleration_lost:.2f}% of the acceleration lost to rounding)"
-            + (f"; {', '.join(declared)}" if declared else "")
-        )
+    lines += [_joint(*of, rate, command) for of in zip(limits, cells, jerks, strict=True)]
     joints = spec.joints
     lines += [
         *_coupled([limit.name for limit in limits], rows, quadratics),
         "",
         f"Margins: position {joints.margin} rad, velocity scale {joints.velocity_scale} (already subtracted above).",
-        _FOLLOWS[command],
-        "Outside the limits a joint may only move inwards, at an eighth of its speed.",
+        _ASSUMED[command],
+        "Outside its range a joint may only move inwards, at an eighth of its speed.",
     ]
     if any(jerks):
         lines.append("Jerk is kept outside BRAKE; where only braking is left it gives way, and is counted.")
@@ -81,14 +102,56 @@ def explain_motion(
     return lines
 
 
-def explain_faults(faults: FaultsSection, limits: FaultLimits) -> list[str]:
+def explain_faults(faults: FaultsSection, limits: FaultLimits, command: str) -> list[str]:
     """How it reacts; docs/faults.md has the table."""
-    watched = [f"{key} {value:g}" for key, value in faults.model_dump(exclude_none=True).items() if "ticks" not in key]
-    return [
-        f"A non-finite command coasts one period if viable, then brakes; {limits.nan_ticks} in a row latch ESTOP.",
-        f"A missing one coasts {limits.miss_budget} periods, then brakes; {limits.hang_ticks} in a row latch STOPPED.",
-        f"Watched besides: {', '.join(watched) or 'nothing ([faults] is empty)'}.",
+    stops = "holds the last pose" if command == "pose" else "brakes"
+    coasting = limits.miss_budget and command in ("position", "velocity")
+    coasts = f"coasts up to {limits.miss_budget} periods, then brakes" if coasting else stops
+    once = "coasts one period if viable, then brakes" if coasting else stops
+    lines = [
+        "When something is wrong (docs/faults.md):",
+        f"  a command that is not finite: {once}; {limits.nan_ticks} in a row latch ESTOP.",
+        f"  no command: {coasts}; {limits.hang_ticks} in a row latch STOPPED.",
     ]
+    unseen = []
+    for key, (what, reaction, without) in _FAULTS.items():
+        if key not in WATCHABLE[command]:
+            continue
+        if (threshold := getattr(faults, key)) is None:
+            unseen.append(f"{without} ({key})")
+        else:
+            lines.append(f"  {what.format(threshold)}: {reaction.format(limits, coasts=coasts)}.")
+    if unseen:
+        lines.append(f"  Not watched, for want of a key in [faults]: {', '.join(unseen)}.")
+    return lines
+
+
+def explain_needs(measures: Sequence[str], signals: Sequence[str], command: str, *, stamped: bool) -> list[str]:
+    """What a step must be given besides its command."""
+    needs = [f"measured {' and '.join(kind + 's' if kind == 'position' else 'velocities' for kind in measures)}"]
+    needs = [*(needs if measures else []), *(f"signal {name!r}" for name in signals)]
+    if stamped:
+        needs.append("the receive time of the oldest input")
+    lines = [f"Every step needs {', '.join(needs)}."] if needs else []
+    if command == "position" and "position" not in measures:
+        lines.append("The first step needs measured positions.")
+    return lines
+
+
+def _joint(limit: JointLimits, cell: LatticeLimits, jerk: int, rate: float, command: str) -> str:
+    velocity = command == "velocity"
+    q = cell.quantum / rate if velocity else cell.quantum
+    declared = [f"{kind} from {limit.origin[kind]!r}" for kind in _SOURCES if limit.origin[kind] != kind]
+    bounded = math.isfinite(limit.lower)
+    return (
+        f"  {cell.name}: {f'[{cell.lo * q:+.4f}, {cell.hi * q:+.4f}] rad' if bounded else 'no range'}, "
+        f"{cell.w * q * rate:.4f} rad/s, {cell.h * q * rate**2:.4f} rad/s²"
+        f"{f', {jerk * q * rate**3:.4f} rad/s³' if jerk else ''} "
+        f"(lattice lo={cell.lo} hi={cell.hi} w={cell.w} h={cell.h}, "
+        f"quantum {cell.quantum:.3g} rad{'/s' * velocity}; "
+        f"{100 * cell.acceleration_lost:.2f}% of the acceleration lost to rounding)"
+        + (f"; {', '.join(declared)}" if declared else "")
+    )
 
 
 def _coupled(joints: Sequence[str], rows: Sequence[Row], quadratics: Sequence[Quadratic]) -> list[str]:

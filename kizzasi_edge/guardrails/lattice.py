@@ -72,7 +72,7 @@ def to_lattice(limits: JointLimits, rate_hz: float) -> LatticeLimits:
     # Commands travel as float32: each must come back as the same number of quanta, or it is not the guarded value.
     most = 1 << (24 if math.frexp(quantum)[0] == 0.5 else 23)
     if (reach := max(abs(lo), abs(hi))) > most:
-        least = Fraction(max(abs(limits.lower), abs(limits.upper))) / most
+        least = Fraction(max(abs(limits.lower), abs(limits.upper))) / (1 << 23)  # what is named is no power of two
         text = f"too fine for positions in float32 up to {float(q * reach):g}; at least {_up(least)}"
         raise _refusal(limits, "quantum", f"found {quantum:g}; {text}")
     if w < 1:
@@ -137,4 +137,5 @@ def _refusal(limits: JointLimits, kind: str, text: str) -> GuardrailError:
 def _up(value: Fraction) -> str:
     """Six digits, rounded up: what is asked for must work."""
     unit = Fraction(10) ** (math.floor(math.log10(value)) - 5)
-    return f"{float(math.ceil(value / unit) * unit):.6g}"
+    text = f"{float(math.ceil(value / unit) * unit):.6g}"
+    return text if Fraction(float(text)) >= value else f"{float((math.ceil(value / unit) + 1) * unit):.6g}"

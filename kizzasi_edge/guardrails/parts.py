@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.drive import Drive
 from kizzasi_edge.guardrails.effort_rows import effort_rules
 from kizzasi_edge.guardrails.explain import explain_motion
@@ -20,7 +19,7 @@ from kizzasi_edge.guardrails.rows import Quadratic, Row
 from kizzasi_edge.guardrails.sensors import SensorWatch
 from kizzasi_edge.guardrails.spec import GuardFile
 from kizzasi_edge.guardrails.verdict import Layout
-from kizzasi_edge.guardrails.watch import fault_limits, sensor_watch, watches_joints, watches_time
+from kizzasi_edge.guardrails.watch import fault_limits, require_watchable, sensor_watch, watches_joints, watches_time
 
 if TYPE_CHECKING:
     from kizzasi_edge.guardrails.temporal.rules import TemporalRules
@@ -54,6 +53,7 @@ def build_parts(spec: GuardFile, where: str | Path) -> Parts:
     if any(constraint.kind == "bones" for constraint in spec.constraint):
         return _pose(spec, where)
     limits = joint_limits(spec, where)
+    require_watchable(spec, spec.guard.command, where)
     margins = margins_of(spec, len(limits))
     watch = sensor_watch(spec, limits, margins, where)
     if spec.guard.command == "torque":
@@ -113,10 +113,7 @@ def _temporal(spec: GuardFile, cells: tuple[LatticeLimits, ...], where: str | Pa
 def _pose(spec: GuardFile, where: str | Path) -> Parts:
     from kizzasi_edge.guardrails.bones import pose_drive
 
-    if watches_joints(spec):
-        raise GuardrailError(
-            f"{where}: [faults]: a guard of poses watches times only: stale_ms, clock_jump_ms, active_ms"
-        )
+    require_watchable(spec, "pose", where)
     drive = pose_drive(spec, where)
     return Parts(
         "pose",

@@ -258,6 +258,13 @@ def _check_constraint(constraint: ConstraintSection, place: str) -> None:
         raise GuardrailError(
             f"{place} hard: found False for kind {kind!r}; expected True: only {', '.join(SOFT_KINDS)} may be relaxed"
         )
+    if (
+        kind == "range"
+        and constraint.min is not None
+        and constraint.max is not None
+        and constraint.min >= constraint.max
+    ):
+        raise GuardrailError(f"{place} min: found {constraint.min:g}, max {constraint.max:g}; expected min < max")
     if {"joint", "joints"} <= given:
         raise GuardrailError(f"{place} joints: found together with joint; give one of them, or neither for all joints")
     if kind == "linear":

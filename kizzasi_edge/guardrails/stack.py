@@ -8,10 +8,11 @@ drive.
 from __future__ import annotations
 
 import logging
+import math
 import struct
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -22,17 +23,19 @@ from kizzasi_edge.errors import GuardrailError, InputError
 from kizzasi_edge.guardrails.builder import Builder
 from kizzasi_edge.guardrails.core import CoreDrive
 from kizzasi_edge.guardrails.drive import Drive
-from kizzasi_edge.guardrails.explain import explain_faults
+from kizzasi_edge.guardrails.explain import explain_faults, explain_needs
 from kizzasi_edge.guardrails.faults import Action, Event, FaultMachine, State, advance
 from kizzasi_edge.guardrails.parts import Parts, build_parts
 from kizzasi_edge.guardrails.spec import GuardFile, load_spec
 from kizzasi_edge.guardrails.verdict import Status, Verdict
 
 FloatArray = npt.NDArray[np.float32]
+Floats = Sequence[float]
 
 _log = logging.getLogger(__name__)
 _STATE_AND_CAUSE = struct.Struct("=II")
-_ESTOP = struct.Struct("=i").pack(Status.ESTOP)
+_STATUS = struct.Struct("=i")
+_ESTOP, _PASS = _STATUS.pack(Status.ESTOP), int(Status.PASS)
 _NON_FINITE, _LATE, _TEMPORAL = int(Event.NON_FINITE), int(Event.LATE), int(Event.TEMPORAL)
 _UNMEASURED, _EXCEPTION = int(Event.SENSOR_NON_FINITE), int(Event.EXCEPTION)
 _CLOCK = int(Event.CLOCK_BACKWARD | Event.CLOCK_JUMP)
@@ -74,6 +77,7 @@ class Guardrails:
         self.joints, self.shape = self.layout.channels, self.drive.shape
         self.measures = tuple(dict.fromkeys((*self.drive.measures, *(("position",) if self._needs_position else ()))))
         self.signals: tuple[str, ...] = () if self.temporal is None else self.temporal.signals
+        self._known = frozenset(self.signals)
         self.quanta: npt.NDArray[np.float64] = np.array([limit.quantum for limit in self.lattice])
         self._n = len(self.joints)
         own = len(self.rows) - (0 if self.temporal is None else len(self.temporal.rows))
@@ -158,7 +162,7 @@ class Guardrails:
         if self.temporal is None:
             return out, Verdict(self.layout, self._record[:], stamp_ns)
         rules = self.temporal
-        return out, Verdict(self.layout, self._record[:], stamp_ns, tuple(rules.times), rules.violated_bits)
+        return out, Verdict(self.layout, self._record[:], stamp_ns, rules.times, rules.violated_bits)
 
     def step_into(
         self,
@@ -182,7 +186,8 @@ class Guardrails:
             raise GuardrailError(f"{self.where}: a guard that has no position yet cannot coast or brake")
         now = int(events)
         try:
-            self._update_rules(None, None, None, self._signals if now == _LATE else None)
+            if self.temporal is not None:
+                self._update_rules(self.drive.applied(), None, None, None, self._signals if now == _LATE else None)
         except Exception as exc:
             now |= self._failed(exc)
         self._react(now, None, out)
@@ -208,8 +213,10 @@ class Guardrails:
 
     def explain(self) -> str:
         """What is enforced and under which assumptions, in words."""
-        temporal = [] if self.temporal is None else ["", "Temporal rules:", *self.temporal.explain()]
-        return "\n".join([*self._describe(), *temporal, "", *explain_faults(self.spec.faults, self.faults.limits)])
+        rules = [] if self.temporal is None else ["", *self.temporal.explain()]
+        needs = explain_needs(self.measures, self.signals, self.command, stamped=self._stamped)
+        faults = explain_faults(self.spec.faults, self.faults.limits, self.command)
+        return "\n".join([*self._describe(), *rules, "", *needs, "", *faults])
 
     # ---- one period --------------------------------------------------------------------------------------------------
 
@@ -260,14 +267,18 @@ class Guardrails:
             raise InputError("stamp_ns: missing; [faults] stale_ms and clock_jump_ms need the inputs' receive time")
         events = 0
         try:
-            usable = (q is None or bool(np.isfinite(q).all())) and (v is None or bool(np.isfinite(v).all()))
-            if self._watch is not None:
-                events |= self._watched(q, v, stamp_ns)
-            elif not usable:
-                events |= _UNMEASURED
+            at, speed = None if q is None else q.tolist(), None if v is None else v.tolist()
+            usable = (at is None or math.isfinite(sum(at))) and (speed is None or math.isfinite(sum(speed)))
             if usable and q is not None:
                 self.drive.measure(q, v)
-            events |= self._update_rules(command, q, v, signals)
+            if self._watch is not None or self.temporal is not None:
+                applied = self.drive.applied()
+                if self._watch is not None:
+                    events |= self._watched(applied[0], at, speed, stamp_ns)
+                if self.temporal is not None:
+                    events |= self._update_rules(applied, command, at, speed, signals)
+            if self._watch is None and not usable:
+                events |= _UNMEASURED
         except Exception as exc:
             events |= self._failed(exc)
         if not (events or self.faults.memory.state or self._asked):
@@ -318,42 +329,34 @@ class Guardrails:
 
     def _update_rules(
         self,
+        applied: tuple[Floats, Floats],
         command: FloatArray | None,
-        q: npt.NDArray[np.float64] | None,
-        v: npt.NDArray[np.float64] | None,
+        q: Floats | None,
+        v: Floats | None,
         signals: Mapping[str, float] | None,
     ) -> int:
         rules, core = self.temporal, self._core
-        if rules is None:
-            return 0
-        applied = self.drive.applied()
-        engaged = rules.update(
-            *applied,
-            applied[0] if q is None else q.tolist(),
-            applied[1] if v is None else v.tolist(),
-            None if command is None else command.tolist(),
-            signals or _NO_SIGNALS,
-        )
-        if core is not None:
+        assert rules is not None
+        engaged = rules.update(*applied, q, v, None if command is None else command.tolist(), signals)
+        if rules.rows and core is not None:
             core.enable(self._own_mask | rules.enabled_rows << self._own_rows)
         return _TEMPORAL if engaged else 0
 
-    def _watched(self, q: npt.NDArray[np.float64] | None, v: npt.NDArray[np.float64] | None, stamp_ns: int) -> int:
+    def _watched(self, applied: Floats, q: Floats | None, v: Floats | None, stamp_ns: int) -> int:
         assert self._watch is not None
         if self.command == "pose":
             q = v = None  # it has no joints to watch
-        applied = self.drive.applied()[0]
-        where = applied if q is None else q.tolist()
+        where = applied if q is None else q
         if not stamp_ns:  # one sample a period
             self._samples += 1
             stamp_ns = self._samples * self._period_ns
         events = self._watch.check(
             where,
-            self._zeros if v is None else v.tolist(),
+            self._zeros if v is None else v,
             applied if self.command == "position" else where,
             stamp_ns,
             time.monotonic_ns() if self._stamped else stamp_ns,
-            active=self._live.status != Status.PASS,
+            active=_STATUS.unpack_from(self._record)[0] != _PASS,
         )
         return int(events) if self._stamped else int(events) & ~_CLOCK
 
@@ -405,7 +408,8 @@ class Guardrails:
             self._check_signals(signals)
 
     def _check_signals(self, signals: Mapping[str, float]) -> None:
-        if unknown := signals.keys() - set(self.signals):
+        if not self._known.issuperset(signals):
+            unknown = signals.keys() - self._known
             used = f"; the rules read {list(self.signals)}" if self.signals else ", but no rule reads a signal"
             raise GuardrailError(f"{self.where}: signals {sorted(unknown)} are given{used}")
 
@@ -413,5 +417,5 @@ class Guardrails:
         live, rules = self._live, self.temporal
         live.stamp_ns = stamp_ns
         if rules is not None:
-            live.times, live.violated_bits = tuple(rules.times), rules.violated_bits
+            live.times, live.violated_bits = rules.times, rules.violated_bits
         return live

@@ -196,21 +196,27 @@ class TorqueDrive:
         return self._q.tolist(), self._v.tolist()
 
     def explain(self) -> list[str]:
-        at = np.round(self.authority.position, 2).tolist()
-        power = [f"power {name!r}: gives way to position and velocity" for name in self.layout.coupled[:-1]]
-        rate = "" if self._torques.rate is None else "; torque rate: gives way to braking"
+        at, found = np.round(self.authority.position, 2).tolist(), self.authority
+        rate = "" if self._torques.rate is None else " Torque rate: kept likewise, except where braking needs more."
         return [
-            f"torques at {self.rate_hz:g} Hz: |τ| ≤ effort exactly, on the lattice{rate}",
-            f"position and velocity: enforced under the model, link masses within ±{self.dynamics.mass_error:.0%}, "
-            "q and v measured each period, torques acting as sent",
-            f"braking authority {self.authority.scale:.3g} of the accelerations asked for (worst case found: "
-            f"{self.authority.joint} at {at}); searched, not proved",
+            f"Guard of {len(self.limits)} joints, one torque command every {1e3 / self.rate_hz:g} ms.",
+            f"Enforced exactly on sent values, with nothing assumed: effort.{rate}",
+            "Enforced through the robot's dynamics: after every admitted torque each joint can still brake inside its "
+            "range, below its velocity limit.",
+            "",
             *(
-                f"  {limit.name}: [{limit.lower:.4g}, {limit.upper:.4g}], |v| ≤ {limit.velocity:.4g}, "
-                f"|τ| ≤ {limit.effort:.4g}, brakes with {a:.4g}"
+                f"  {limit.name}: [{limit.lower:+.4f}, {limit.upper:+.4f}] rad, {limit.velocity:.4f} rad/s, "
+                f"{limit.effort:g} N·m; brakes with {a:.4g} rad/s²"
                 for limit, a in zip(self.limits, self.acceleration, strict=True)
             ),
-            *power,
+            "",
+            "Assumed, for positions and velocities: the robot is the one described, its masses within "
+            f"±{self.dynamics.mass_error:.0%}; both are measured every period; torques act as sent, within the period.",
+            f"Braking has {found.scale:.3g} of the accelerations asked for (least at {at}, limited by {found.joint}): "
+            "searched, not proved.",
+            "A period without a measurement stands on what the model predicts. One without a command is braked, since "
+            "a torque that is held goes on accelerating.",
+            *(f"Power {name!r}: soft, gives way to positions and velocities." for name in self.layout.coupled[:-1]),
         ]
 
     def _stand(self) -> int:

@@ -15,6 +15,16 @@ from kizzasi_edge.guardrails.spec import GuardFile
 UNWATCHED = 1e300
 """A bound that no finite number exceeds."""
 NEVER_NS = 1 << 62
+_TIMES, _JOINTS = ("stale_ms", "clock_jump_ms", "active_ms"), ("jump", "range_tolerance")
+_TRACKING = ("tracking_error", "tracking_stop")
+WATCHABLE: dict[str, tuple[str, ...]] = {
+    "position": (*_TIMES, *_JOINTS, *_TRACKING),
+    "velocity": (*_TIMES, *_JOINTS),
+    "torque": (*_TIMES, *_JOINTS),
+    "pose": _TIMES,
+}
+"""Keys of ``[faults]`` with a threshold, by what a guard commands: only sent positions can be compared with measured
+ones, and poses have no joints."""
 
 
 def fault_limits(spec: GuardFile) -> FaultLimits:
@@ -34,11 +44,17 @@ def watches_time(spec: GuardFile) -> bool:
 
 def watches_joints(spec: GuardFile) -> bool:
     """Whether a step needs measured positions because of ``[faults]``."""
-    faults = spec.faults
-    return any(
-        value is not None
-        for value in (faults.jump, faults.range_tolerance, faults.tracking_error, faults.tracking_stop)
-    )
+    return any(getattr(spec.faults, key) is not None for key in (*_JOINTS, *_TRACKING))
+
+
+def require_watchable(spec: GuardFile, command: str, where: str | Path) -> None:
+    """Refuse a key of ``[faults]`` that a guard of such commands would never look at."""
+    for key in (*_JOINTS, *_TRACKING):
+        if getattr(spec.faults, key) is not None and key not in WATCHABLE[command]:
+            raise GuardrailError(
+                f"{where}: [faults] {key}: not watched on {command} commands; expected only "
+                f"{', '.join(WATCHABLE[command])}"
+            )
 
 
 def sensor_watch(
@@ -62,7 +78,9 @@ def sensor_watch(
         warn = math.inf if faults.tracking_error is None else faults.tracking_error
         stop = math.inf if faults.tracking_stop is None else faults.tracking_stop
         speed, allowance = (
-            (UNWATCHED, UNWATCHED) if faults.jump is None else (limit.velocity / spec.joints.velocity_scale, faults.jump)
+            (UNWATCHED, UNWATCHED)
+            if faults.jump is None
+            else (limit.velocity / spec.joints.velocity_scale, faults.jump)
         )
         joints.append(JointWatch(lo, hi, speed, allowance, min(warn, stop), stop))
     period_ns = round(1e9 / rate)

@@ -289,3 +289,36 @@ def test_a_joint_without_a_range_has_no_rules_on_positions() -> None:
     free = type(limits[0])("c", -math.inf, math.inf, 1, 1, dict(limits[0].origin))
     with pytest.raises(GuardrailError, match="'r' on: found 'position', but 'c' has no range"):
         coupled_rules(found, [*limits, free], "x.toml")
+
+
+def test_power_sections_among_others_and_below_a_watt() -> None:
+    found = spec(
+        '[[constraint]]\nkind = "less"\nname = "e"\nmax = 0.5\n'
+        '[[constraint]]\nkind = "power"\nname = "p"\nmax = 0.5\n'
+    )  # fmt: skip
+    (p,) = power_rules(found, ["a", "b", "c"], "x.toml")
+    assert (p.name, p.watts) == ("p", 0.5)
+
+
+def test_a_range_with_one_end_is_none() -> None:
+    found = spec('[[constraint]]\nkind = "linear"\nname = "r"\na = {a = 1}\nmax = 1\n')
+    limits = joint_limits(found, "x.toml")
+    for lower, upper in ((-math.inf, 1.0), (-1.0, math.inf)):
+        half_open = type(limits[0])("c", lower, upper, 1, 1, dict(limits[0].origin))
+        with pytest.raises(GuardrailError, match="'r' on: found 'position', but 'c' has no range"):
+            coupled_rules(found, [*limits[:2], half_open], "x.toml")
+
+
+def test_what_is_not_hard_and_its_priority_reach_the_quadratic() -> None:
+    _, (soft, zero) = rules(
+        '"quadratic"\ndiagonal = {a = 1}\nmax = 0.25\npriority = 3\nhard = false',
+        '"quadratic"\ndiagonal = {a = 1}\nmax = 0\nhard = false',
+    )
+    assert (soft.priority, soft.hard, soft.r) == (3, False, 0.25)
+    assert zero.r == 0.0
+
+
+@pytest.mark.parametrize("on", ["velocity", "acceleration"])
+def test_standing_still_may_be_the_edge(on: str) -> None:
+    (row,), _ = rules(f'"linear"\na = {{a = 1}}\nmax = 0\non = "{on}"')
+    assert row.b == 0.0

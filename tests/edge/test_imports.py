@@ -5,12 +5,50 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import kizzasi_edge
 
-HEAVY = ("torch", "scipy", "serial", "mujoco", "matplotlib", "onnx", "onnxruntime", "pandas", "lightning")
+OPTIONAL = (
+    "torch",
+    "scipy",
+    "serial",
+    "mujoco",
+    "matplotlib",
+    "onnx",
+    "pandas",
+    "lightning",
+    "pinocchio",
+    "ruckig",
+    "yaml",
+)
+HEAVY = (*OPTIONAL, "onnxruntime")
+GUARD = """schema = 1
+[guard]
+rate_hz = 100
+command = "{command}"
+[joints]
+names = ["a", "b"]
+position = [[-1, 1], [-1, 1]]
+velocity = 2
+acceleration = 9
+"""
+RULES = """
+[[constraint]]
+kind = "linear"
+name = "apart"
+a = { a = 1.0, b = -1.0 }
+max = 1.5
+[[temporal]]
+name = "stop"
+formula = "always(near -> eventually[0,2] stopped)"
+atoms = { near = "distance < 0.3", stopped = "max(abs(velocity)) < 0.01" }
+[faults]
+jump = 0.1
+tracking_error = 0.2
+"""
 
 
 def modules_after(code: str) -> set[str]:
@@ -32,6 +70,18 @@ def test_import_is_light_and_quick() -> None:
 def test_names_in_use_need_no_optional_library() -> None:
     """Opening a model file or naming the classes needs neither torch nor onnx nor a simulator."""
     loaded = modules_after("from kizzasi_edge import Bundle, Predictor, Guardrails, Observation, BundleError")
+    assert not loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize(("command", "more"), [("position", ""), ("velocity", ""), ("position", RULES)])
+def test_a_guard_needs_no_optional_library(tmp_path: Path, command: str, more: str) -> None:
+    """Loaded, explained and stepped: what rules need beyond numpy is imported where a file asks for it."""
+    (tmp_path / "g.guard.toml").write_text(GUARD.format(command=command) + more)
+    loaded = modules_after(
+        f"from kizzasi_edge import Guardrails\nguard = Guardrails.load({str(tmp_path / 'g.guard.toml')!r})\n"
+        "guard.explain()\nguard.step([0.1, 0.1], position=[0.0, 0.0])"
+    )
+    assert "kizzasi_bridge" in loaded
     assert not loaded & set(HEAVY)
 
 

@@ -10,6 +10,7 @@ import pytest
 from limit_files import YAML, joint, limits
 
 from kizzasi_edge.errors import GuardrailError
+from kizzasi_edge.guardrails.bounds import JointBounds, symmetric
 from kizzasi_edge.guardrails.files import MAX_DEPTH
 from kizzasi_edge.guardrails.mjcf import read_mjcf
 from kizzasi_edge.guardrails.urdf import read_urdf
@@ -98,3 +99,17 @@ def test_a_torque_guard_needs_efforts(tmp_path: Path) -> None:
 def test_one_source_of_joints(tmp_path: Path, both: str) -> None:
     with pytest.raises(GuardrailError, match=r"\[joints\]: give either from_urdf or names or from_mjcf, found both"):
         limits(tmp_path, both)
+
+
+def test_an_effort_of_zero_is_said_and_a_negative_one_is_wrong() -> None:
+    nothing = JointBounds("a", effort=0.0)
+    assert nothing.checked("x: joint 'a'") is nothing
+    for effort in (-0.5, -3.0):
+        message = rf"^x: joint 'a' effort: found {effort:g}; expected a value of at least 0$"
+        with pytest.raises(GuardrailError, match=message):
+            JointBounds("a", effort=effort).checked("x: joint 'a'")
+
+
+@pytest.mark.parametrize(("lower", "upper", "size"), [(-2.0, 3.0, 2.0), (-3.0, 2.0, 2.0), (1.0, 3.0, -1.0)])
+def test_the_size_of_what_goes_from_lower_to_upper(lower: float, upper: float, size: float) -> None:
+    assert symmetric(lower, upper) == size

@@ -344,4 +344,4 @@ def test_explain_states_the_assumptions(drive: TorqueDrive, narrow: TorqueDrive)
     assert "±20%" in text
     assert "not proved" in text
     assert all(joint in text for joint in drive.layout.channels)
-    assert "power 'drives'" in "\n".join(narrow.explain())
+    assert "Power 'drives'" in "\n".join(narrow.explain())
