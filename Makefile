@@ -22,7 +22,7 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/bench_step_graph.py
 	$(BIN)/python benchmarks/bench_training.py
 	-$(BIN)/pip install -q osqp proxsuite   # peers of the projection
-	-$(BIN)/python benchmarks/bench_guardrails.py
+	$(BIN)/python benchmarks/bench_guardrails.py
 	$(BIN)/kizzasi-edge bench kizzasi_edge/demo/assets/arm.onnx
 
 # 10^9 adversarial joint-steps of the guard, 10^8 with coupled rules, 10^6 projections and formulas; many minutes.

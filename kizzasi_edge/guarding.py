@@ -32,6 +32,7 @@ class Guarding:
         self._seeded = False
         self._ending = False  # a session is over, and its end is not explained yet
         self._stamp_ns = 0
+        self._stood: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None
 
     @property
     def moving(self) -> bool:
@@ -75,20 +76,32 @@ class Guarding:
     def _rebase(self) -> None:
         if self.actuator is None or self.guard.command != "position":
             return
-        motion = self.actuator.motion()
+        motion = self._stood = self.actuator.motion()
         if motion is not None:
             self.guard.rebase(*motion)
             self._seeded = True
 
+    def overtaken(self) -> bool:
+        """Whether the device has moved on since the guard stood on it. It takes a late command joint by joint, and then
+        nobody keeps what couples them; without one it coasts and brakes, which keeps it (docs/guardrails.md)."""
+        if self.actuator is None or self._stood is None or not (self.guard.rows or self.guard.quadratics):
+            return False
+        now = self.actuator.motion()
+        return now is not None and not all(map(np.array_equal, now, self._stood))
+
     def admit(self, proposal: npt.NDArray[np.float32], observation: Observation) -> Verdict | None:
         """The guard's answer, in ``sent``. If the guard raises while a robot is moving, that is a fault like others, if
-        it can still brake; None if it cannot."""
+        it can still brake; None if it cannot, or if it has nowhere to stand yet."""
         self._stamp_ns, values, measured = observation.stamp_ns, observation.values, self._measured
+        position = measured.position(values)
+        if not (self._seeded or position is None or np.isfinite(position).all()):
+            self.stats.bad_inputs += 1  # nowhere to stand yet
+            return None
         try:
             verdict = self.guard.step_into(
                 proposal,
                 self.sent,
-                position=measured.position(values),
+                position=position,
                 velocity=measured.velocity(values),
                 signals=measured.signals(values),
                 stamp_ns=observation.stamp_ns,

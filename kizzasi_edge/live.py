@@ -25,7 +25,8 @@ def table(status: Mapping[str, Any], title: str = "") -> Table:
     state, device = str(status.get("state", "?")), _part(status, "device")
     style = _COLOURS.get(state, "yellow")
     view.add_row("state", f"[{style}]{state}[/]  fault {device.get('fault', '–')}  session {device.get('session', 0)}")
-    view.add_row("ticks", _counts({key: status.get(key, 0) for key in ("ticks", "armed_ticks", "overruns", "silent")}))
+    ticks = ("ticks", "armed_ticks", "overruns", "silent", "overtaken")
+    view.add_row("ticks", _counts({key: status.get(key, 0) for key in ticks}))
     refused = {key: status.get(key, 0) for key in ("bad_inputs", "bad_outputs", "guard_exceptions", "hangs")}
     view.add_row("refused", _counts({**{f"stale {k}": n for k, n in _part(status, "stale").items()}, **refused}))
     guard = _part(status, "guard")

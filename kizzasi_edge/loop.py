@@ -142,5 +142,8 @@ class Loop:
             actuator.idle()
         elif verdict is None or verdict.state is State.ESTOP:
             actuator.estop()
+        elif self.guarding.overtaken():
+            self.stats.overtaken += 1
+            actuator.idle()
         else:
             actuator.write(observation.command(self.guard.output_names, self.guarding.sent, self._valid))

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from kizzasi_edge.align import Align, Input
+from kizzasi_edge.agreement import require_actuator, require_one_rate, routes, routing_findings
+from kizzasi_edge.align import Input
 from kizzasi_edge.clock import DeadlineClock, DevicePace, Pace, low_jitter
 from kizzasi_edge.config import ConnectorSection, RobotConfig
 from kizzasi_edge.connectors import connector_class
@@ -19,7 +20,7 @@ from kizzasi_edge.control import ControlServer
 from kizzasi_edge.errors import ConfigError, ConnectorError, KizzasiError
 from kizzasi_edge.guardrails import Guardrails
 from kizzasi_edge.guardrails.faults import State
-from kizzasi_edge.joints import guard_order, measured_names
+from kizzasi_edge.joints import guard_order
 from kizzasi_edge.loop import Loop, Policy
 from kizzasi_edge.predictor import Predictor
 from kizzasi_edge.recorder import Recorder
@@ -47,7 +48,7 @@ class Robot:
         self.guard = Guardrails.load(config.resolve(file.guard.path))
         self.predictor = Predictor(config.resolve(file.model.path), engine=file.model.engine)
         self.policy: Policy = wrap(self.predictor) if wrap else self.predictor
-        self._check_rates()
+        require_one_rate(config, self.guard, self.predictor)
         guard_order(self.policy.output_names, self.guard, self.guard.where)
         self._connectors: dict[tuple[str, str], Any] = {}
         self._where: dict[tuple[str, str], str] = {}
@@ -60,25 +61,12 @@ class Robot:
         if len(outputs) > 1:
             raise ConfigError(f"{config.path}: [[output]]: found {len(outputs)}; this version drives one")
         self.actuator: Actuator | None = outputs[0] if outputs else None
-        if file.loop.pace == "device" and self.actuator is None:
-            raise ConfigError(
-                f"{config.path}: [loop] pace: found 'device', but there is no [[output]] device to follow"
-            )
+        require_actuator(config, self.guard, self.actuator)
         self.loop: Loop | None = None
         self.watchdog: Watchdog | None = None
         self.arm_error: str | None = None
         self.refused: list[str] = []
         self._stop = threading.Event()
-
-    def _check_rates(self) -> None:
-        rates = {
-            f"[loop] rate_hz of {self.config.path}": float(self.config.file.loop.rate_hz),
-            f"[guard] rate_hz of {self.guard.where}": self.guard.rate_hz,
-            f"sample_rate_hz of {self.predictor.bundle.path}": self.predictor.sample_rate_hz,
-        }
-        if len(set(rates.values())) > 1:
-            found = ", ".join(f"{where} = {rate:g}" for where, rate in rates.items())
-            raise ConfigError(f"rates disagree: {found}; expected one rate")
 
     def _build_connectors(self, sections: Sequence[tuple[str, ConnectorSection]]) -> list[Any]:
         """One connector for each section; sections that name the same port share it, and their keys add up."""
@@ -100,13 +88,14 @@ class Robot:
         return [self._connectors[key] for key in keys]
 
     def findings(self) -> list[tuple[bool, str]]:
-        """What the connectors say before anything is opened: (is an error, text with file and section)."""
+        """What can be said before anything is opened: (is an error, text with file and section)."""
         joints = len(self.guard.joints)
-        return [
+        said = [
             (is_error, f"{self._where[key]} {text}")
             for key, connector in self._connectors.items()
             for is_error, text in connector.findings(self.guard.rate_hz, joints)
         ]
+        return [*said, *routing_findings(self.config, self.predictor, self.guard, self._routed())]
 
     def run(self, *, dry_run: bool = False, arm: bool = False, ticks: int | None = None) -> Loop:
         """Open everything and run until :meth:`stop`, SIGINT, SIGTERM or ``ticks``.
@@ -130,7 +119,7 @@ class Robot:
             actuator = None if dry_run else self.actuator
             if actuator is not None:
                 actuator.prepare(self.guard, float(file.loop.rate_hz))
-            align = self._align()
+            align = routes(self.predictor, self.guard, self._routed())
             capacity = math.ceil(float(file.record.seconds if file.record else 10) * self.guard.rate_hz)
             recorder = Recorder(
                 capacity, len(align.names), len(self.policy.output_names), len(self.guard.layout.channels)
@@ -159,21 +148,16 @@ class Robot:
         """Ask :meth:`run` to disarm and return."""
         self._stop.set()
 
-    def _align(self) -> Align:
-        """Routes what the model reads, and what the guard reads beside it."""
-        guard, file = self.guard, self.config.file
-        needed = [name for kind in guard.measures for name in measured_names(guard.joints, kind)]
-        welcome = [*measured_names(guard.joints, "position"), *measured_names(guard.joints, "velocity")]
-        inputs = [
+    def _routed(self) -> list[Input]:
+        return [
             Input(
                 section.name or section.connector,
                 source,
                 section.fields,
                 None if section.stale_ms is None else int(section.stale_ms * 1e6),
             )
-            for section, source in zip(file.input, self.inputs, strict=True)
+            for section, source in zip(self.config.file.input, self.inputs, strict=True)
         ]
-        return Align(self.predictor.input_names, inputs, (*needed, *guard.signals), welcome)
 
     def _watch(self, loop: Loop, actuator: Actuator) -> Watchdog:
         def stop() -> None:
@@ -273,6 +257,7 @@ class Robot:
             "sessions": stats.sessions,
             "overruns": loop.pace.overruns,
             "silent": stats.silent,
+            "overtaken": stats.overtaken,
             "stale": {"ticks": stats.stale_ticks, **loop.align.stale},
             "bad_inputs": stats.bad_inputs,
             "bad_outputs": stats.bad_outputs,

@@ -12,12 +12,13 @@ from kizzasi_edge.guardrails.faults import State
 @dataclass(slots=True)
 class LoopStats:
     """Counters of a run. ``interventions`` counts armed ticks by rule, ``relaxed`` those in which a soft rule was given
-    up; ``last_error`` is the newest failure of model or guard, in words; ``state``: of the guard's fault machine at the
-    end of the last tick."""
+    up, ``overtaken`` commands not sent because the device had moved on; ``last_error`` is the newest failure of model
+    or guard, in words; ``state``: of the guard's fault machine at the end of the last tick."""
 
     ticks: int = 0
     armed_ticks: int = 0
     silent: int = 0
+    overtaken: int = 0
     stale_ticks: int = 0
     bad_inputs: int = 0
     bad_outputs: int = 0

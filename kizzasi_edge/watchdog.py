@@ -7,9 +7,12 @@ is left.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
+
+_log = logging.getLogger(__name__)
 
 CHECKS = 4
 """Looks per limit: a tick is found hanging after one to 1 + 1/CHECKS limits."""
@@ -47,4 +50,7 @@ class Watchdog:
             tick = now
             if seen == CHECKS:
                 self.hangs += 1
-                self._stop()
+                try:
+                    self._stop()
+                except Exception:  # a port that is gone: go on watching
+                    _log.exception("the emergency stop after a hanging tick failed")

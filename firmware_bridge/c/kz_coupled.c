@@ -128,38 +128,50 @@ static void commit(kz_axis *axis, const int32_t *v, int32_t n) {
   for (int32_t i = 0; i < n; i++) kz_move(&axis[i], v[i]);
 }
 
-static void brake_steps(const kz_coupled *g, const kz_axis *axis, const kz_window *w, int32_t *v) {
+/* What each joint may do alone, and how it brakes with its group. That belongs to the window, as braking alone does, also
+ * where missed commands have used up the room for coasting or where w is now less than the step: as long as it ends
+ * inside the range. */
+static void windows(const kz_coupled *g, const kz_axis *axis, kz_window *w, int32_t *brake) {
   uint8_t lead[KZ_PROJECT_N];
-  for (int32_t i = 0; i < g->n; i++) v[i] = axis[i].v;
-  kz_leaders(g, v, lead);
-  /* Inside the window already, but where missed commands have used up the room that the group needs. */
-  for (int32_t i = 0; i < g->n; i++) v[i] = max32(min32(kz_braked_with(g, axis, i, lead[g->group[i]]), w[i].up), w[i].down);
-}
-
-static void windows(const kz_coupled *g, const kz_axis *axis, kz_window *w) {
-  for (int32_t i = 0; i < g->n; i++) w[i] = kz_admissible(&g->limit[i], &axis[i], g->coast);
+  int beyond = 0;
+  kz_motion m;
+  for (int32_t i = 0; i < g->n; i++) brake[i] = axis[i].v;
+  kz_leaders(g, brake, lead);
+  for (int32_t i = 0; i < g->n; i++) {
+    const int32_t l = lead[g->group[i]];
+    w[i] = kz_admissible(&g->limit[i], &axis[i], g->coast);
+    brake[i] = l == i ? kz_braked(&g->limit[i], &axis[i]) : kz_braked_with(g, axis, i, l);
+    beyond |= brake[i] > w[i].up || brake[i] < w[i].down;
+  }
+  if (!beyond) return;
+  kz_look(g, axis, brake, 0, &m);
+  for (int32_t i = 0; i < g->n; i++) {
+    const double end = (m.after[i] + m.beyond[i]) / g->quantum[i];
+    if (brake[i] > w[i].up && end <= g->limit[i].hi) w[i].up = brake[i];
+    if (brake[i] < w[i].down && end >= g->limit[i].lo) w[i].down = brake[i];
+    brake[i] = max32(min32(brake[i], w[i].up), w[i].down);
+  }
 }
 
 void kz_coupled_brake(const kz_coupled *g, kz_axis *axis) {
-  kz_window w[KZ_PROJECT_N] = {{0, 0, 0, 0}};
+  kz_window w[KZ_PROJECT_N];
   int32_t v[KZ_PROJECT_N];
-  windows(g, axis, w);
-  brake_steps(g, axis, w, v);
+  windows(g, axis, w, v);
   commit(axis, v, g->n);
 }
 
 /* Outside a row on positions, as outside a range, joints move slowly. */
-static void slow_down(const kz_coupled *g, const kz_axis *axis, kz_window *w, uint8_t *rules) {
+static void slow_down(const kz_coupled *g, const kz_axis *axis, const int32_t *brake, kz_window *w, uint8_t *rules) {
   double now[KZ_PROJECT_N];
   for (int32_t i = 0; i < g->n; i++) now[i] = axis[i].q * g->quantum[i];
   for (int32_t j = 0; j < g->rows; j++) {
     const kz_row *r = &g->row[j];
     if (r->on != KZ_ON_POSITION || !(g->enabled >> j & 1) || !r->hard || kz_dot(r->a, now, g->n) <= r->edge) continue;
     for (int32_t i = 0; i < g->n; i++) {
-      const int32_t brake = kz_braked(&g->limit[i], &axis[i]), slow = max32(g->limit[i].w / 8, 1);
+      const int32_t slow = max32(g->limit[i].w / 8, 1);
       if (r->a[i] == 0) continue;
-      w[i].up = min32(w[i].up, max32(slow, brake));
-      w[i].down = max32(w[i].down, min32(-slow, brake));
+      w[i].up = min32(w[i].up, max32(slow, brake[i]));
+      w[i].down = max32(w[i].down, min32(-slow, brake[i]));
       rules[i] |= KZ_RULE_RECOVERY;
     }
   }
@@ -219,7 +231,7 @@ static int32_t retract(kz_coupled *g, kz_axis *axis, const int32_t *v, const int
 int32_t kz_coupled_admit(kz_coupled *g, kz_axis *axis, const int32_t *want, uint8_t *rules) {
   const int32_t n = g->n;
   kz_projection *p = &g->projection;
-  kz_window w[KZ_PROJECT_N] = {{0, 0, 0, 0}}, free[KZ_PROJECT_N];
+  kz_window w[KZ_PROJECT_N] = {{0, 0, 0, 0}};
   int32_t v[KZ_PROJECT_N] = {0}, brake[KZ_PROJECT_N], took = KZ_TOOK_PROPOSAL;
   double ask[KZ_PROJECT_N], x[KZ_PROJECT_N], slope[KZ_PROJECT_N];
   uint64_t hard = g->enabled & ~g->soft, found;
@@ -229,9 +241,8 @@ int32_t kz_coupled_admit(kz_coupled *g, kz_axis *axis, const int32_t *want, uint
 
   g->active = g->relaxed = 0;
   g->active_quads = g->relaxed_quads = g->braking_broke = 0;
-  windows(g, axis, w);
-  slow_down(g, axis, w, rules);
-  memcpy(free, w, sizeof free);
+  windows(g, axis, w, brake);
+  slow_down(g, axis, brake, w, rules);
   for (int32_t i = 0; g->narrowed && i < n; i++) w[i] = kz_narrow(w[i], g->least[i], g->most[i]);
   for (int32_t i = 0; i < n; i++) {
     const int64_t q = (int64_t)want[i] - axis[i].q;
@@ -251,7 +262,6 @@ int32_t kz_coupled_admit(kz_coupled *g, kz_axis *axis, const int32_t *want, uint
 
   g->active = found;
   g->active_quads = found_quads;
-  brake_steps(g, axis, free, brake);
   for (int32_t i = 0; i < n; i++) {
     p->lo[i] = w[i].down * g->quantum[i];
     p->hi[i] = w[i].up * g->quantum[i];

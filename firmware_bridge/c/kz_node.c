@@ -386,13 +386,20 @@ static void watch_motion(kz_node *n) {
   }
 }
 
+static int32_t magnitude(int32_t v) { return v < 0 ? -v : v; }
+
+/* A command renews the miss budget if it is more than a brake: the host answers for coasting the whole budget after
+ * what it grants, but not while it brakes because missed commands have used up the room for more (rules that couple
+ * joints, which only the host knows). At rest there is nothing to coast. */
 static void apply(kz_node *n) {
   const int live = n->state == KZ_STATE_ARMED && !n->stopping && n->commanded;
   const int coast = live && n->misses_in_row < n->miss_budget;
+  int moving = 0, braking = 1;
   uint8_t i;
   watch_motion(n);
   n->clamped = 0;
   for (i = 0; i < n->board->n_channels; ++i) {
+    const int32_t before = magnitude(n->axis[i].v);
     uint8_t rules = 0;
     if (!(n->enabled & bit(i))) continue;
     if (n->pending_valid)
@@ -402,10 +409,12 @@ static void apply(kz_node *n) {
     else
       kz_miss(&n->limit[i], &n->axis[i], coast);
     if (rules) n->clamped |= bit(i);
+    moving |= n->axis[i].v != 0;
+    braking &= magnitude(n->axis[i].v) < before || (before == 0 && n->axis[i].v == 0);
   }
   if (n->pending_valid) {
     n->applied_seq = n->pending_seq;
-    n->misses_in_row = 0;
+    if (!moving || !braking) n->misses_in_row = 0;
     n->pending_valid = 0;
   } else if (live) {
     n->misses++;

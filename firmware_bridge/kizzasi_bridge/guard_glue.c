@@ -29,16 +29,16 @@ void kzh_guard_seed(kzh_guard *g, const double *position) {
   forget(g);
 }
 
-/* Stand on what the node says it applied. The step is exact unless a STATE was lost; a guess that is beyond w, that
- * could not stop inside the limits, or that leads further out is reduced to one that is not, so that the next command
- * is admissible whatever happened. */
+/* Stand on what the node says it applied, in steps of at most full speed. The step is exact unless a STATE was lost; a
+ * guess that could not stop inside the limits, or that leads further out, is reduced to one that is not, so that the
+ * next command is admissible whatever happened. */
 void kzh_guard_rebase(kzh_guard *g, const int32_t *q, const int32_t *step) {
   for (int32_t i = 0; i < g->n; i++) {
     const kz_limit *l = &g->limit[i];
     kz_axis *a = &g->axis[i];
     const kz_axis before = *a;
     kz_seed(a, q[i]);
-    a->v = step[i] > l->w ? l->w : step[i] < -l->w ? -l->w : step[i];
+    a->v = step[i];
     if ((a->q > l->hi && a->v > 0) || (a->q < l->lo && a->v < 0)) a->v = 0;
     if (a->q >= l->lo && a->q <= l->hi && !kz_viable(l, a)) {
       if (a->v > 0)
@@ -59,7 +59,7 @@ static void emit(kzh_guard *g, float *out) {
   for (int32_t i = 0; i < g->n; i++) {
     kz_axis *a = &g->axis[i];
     out[i] = (float)((g->velocity ? a->v : a->q) * g->unit[i]);
-    if (g->velocity && g->limit[i].hi == KZ_RAW_MAX) a->q = 0; /* turns without end: nowhere to run out of */
+    if (g->velocity) a->q = g->limit[i].hi == KZ_RAW_MAX ? 0 : to_raw(a->q); /* 0: turns without end */
   }
 }
 
@@ -137,14 +137,17 @@ static void jerk_window(const kzh_guard *g, int32_t i, int32_t *least, int32_t *
   *most = to_raw(middle + jerk);
 }
 
+/* Bits of quadratics, after those of rows; none where rows have taken all. */
+static uint64_t after(uint8_t quads, int32_t rows) { return rows < 64 ? (uint64_t)quads << rows : 0; }
+
 static int32_t admit_coupled(kzh_guard *g, const int32_t *aim, int jerk) {
   kz_coupled *c = g->coupled;
   int32_t took;
   c->narrowed = (uint8_t)jerk;
   for (int32_t i = 0; jerk && i < g->n; i++) jerk_window(g, i, &c->least[i], &c->most[i]);
   took = kz_coupled_admit(c, g->axis, aim, g->verdict.rules);
-  g->verdict.shaped = c->active | (uint64_t)c->active_quads << c->rows;
-  g->verdict.relaxed = c->relaxed | (uint64_t)c->relaxed_quads << c->rows;
+  g->verdict.shaped = c->active | after(c->active_quads, c->rows);
+  g->verdict.relaxed = c->relaxed | after(c->relaxed_quads, c->rows);
   return took;
 }
 

@@ -38,9 +38,12 @@ class Source(Protocol):
 
 
 class Actuator(Protocol):
-    """Writes commands and says what was applied. ``prepare`` checks the guard against the device and makes the
+    """Writes commands and says what was applied. ``prepare`` checks the guard against the open device and makes the
     device enforce the same limits. ``motion`` is the applied positions and last steps in quanta, in the guard's
     order, or ``None`` if the device has not said. States are those of CONTRACT §4."""
+
+    commands: tuple[str, ...]
+    """Of "position", "velocity", "torque" and "pose", what it can be sent."""
 
     def open(self) -> None: ...
 

@@ -47,6 +47,7 @@ class SerialDevice:
     """A :class:`Source` of the device's sensors and the :class:`Actuator` of its channels."""
 
     Options = SerialOptions
+    commands: tuple[str, ...] = ("position",)
 
     def __init__(self, options: SerialOptions, base: Path) -> None:
         self.options = options
@@ -98,12 +99,7 @@ class SerialDevice:
         return found
 
     def prepare(self, guard: Guardrails, rate_hz: float) -> None:
-        """Check that command, channels, quanta and period are the guard's, and upload its integers."""
-        if guard.command != "position":
-            raise ConfigError(
-                f"{self.port}: [guard] command of {guard.where}: found {guard.command!r}; this device is driven by "
-                "'position' only"
-            )
+        """Check that channels, quanta and period are the guard's, and upload its integers."""
         schema = self.link.schema
         channels = [channel.name.removesuffix("/position") for channel in schema.channels]
         if sorted(channels) != sorted(guard.joints):

@@ -34,6 +34,7 @@ class CoreDrive:
         "_coupled",
         "_effort",
         "_g",
+        "_most",
         "_out",
         "_out_p",
         "_position",
@@ -93,6 +94,7 @@ class CoreDrive:
         self._velocity: F64 = np.zeros(n)
         self._applied: npt.NDArray[np.int32] = np.zeros(n, np.int32)
         self._step: npt.NDArray[np.int32] = np.zeros(n, np.int32)
+        self._most: npt.NDArray[np.int32] = np.array(self._speeds, np.int32)
         self._command_p = ffi.from_buffer("float[]", self._command)
         self._out_p = ffi.from_buffer("float[]", self._out)
         self._position_p = ffi.from_buffer("double[]", self._position)
@@ -101,37 +103,37 @@ class CoreDrive:
         self._step_p = ffi.from_buffer("int32_t[]", self._step)
 
     def seed(self, position: F64) -> None:
-        self._position[:] = position
+        self._position[...] = position
         lib.kzh_guard_seed(self._g, self._position_p)
 
     def measure(self, position: F64, velocity: F64 | None) -> None:
         if self.measures:
-            self._position[:] = position
+            self._position[...] = position
             lib.kzh_guard_measure(self._g, self._position_p)
 
     def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
         """Stand at ``applied`` with last step ``step``, in quanta."""
         self._applied[:] = applied
-        self._step[:] = step
+        np.clip(step, -self._most, self._most, out=self._step)  # of full speed: derated, it may still be that fast
         lib.kzh_guard_rebase(self._g, self._applied_p, self._step_p)
 
     def follow(self, command: FloatArray, out: FloatArray) -> int:
-        self._command[:] = command
+        self._command[...] = command  # [:] would make a slice first: 65 ns
         if self._effort is not None:
             self._update_effort(self._effort)
         found: int = _follow(self._g, self._command_p, self._out_p)
-        out[:] = self._out
+        out[...] = self._out
         return found
 
     def coast(self, out: FloatArray, rule: int) -> None:
         if self._effort is not None:
             self._update_effort(self._effort)
         lib.kzh_guard_coast(self._g, rule, self._out_p)
-        out[:] = self._out
+        out[...] = self._out
 
     def brake(self, out: FloatArray, rule: int) -> None:
         lib.kzh_guard_brake(self._g, rule, self._out_p)
-        out[:] = self._out
+        out[...] = self._out
 
     def derate(self, slow: bool) -> None:
         if slow == self._slow:
@@ -147,7 +149,7 @@ class CoreDrive:
         return bool(lib.kzh_guard_at_rest(self._g))
 
     def asks_no_motion(self, command: FloatArray) -> bool:
-        self._command[:] = command
+        self._command[...] = command
         return bool(lib.kzh_guard_asks_no_motion(self._g, self._command_p))
 
     def enable(self, rows: int) -> None:
@@ -156,7 +158,7 @@ class CoreDrive:
             self._coupled.enabled = rows | (0 if self._effort is None else self._effort.mask)
 
     def _update_effort(self, effort: EffortRows) -> None:
-        lib.kzh_guard_applied(self._g, self._position_p, self._velocity_p)
+        _applied(self._g, self._position_p, self._velocity_p)
         effort.update(self._position, self._velocity)
 
     def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

@@ -32,7 +32,7 @@ _BRAKES = {
 }
 _ASSUMED = {
     "position": "Assumed, for the robot itself to stay inside its limits: its actuators follow the sent positions "
-    "within these margins. Measured positions only seed the guard, at rest.",
+    "within these margins. Measured positions seed the guard, at rest, and shape no command.",
     "velocity": "Assumed, for the robot to stay inside its range: positions are measured every period, and a joint "
     "that is stopped travels no further than the velocities sent add up to, within the margin.",
 }
@@ -158,7 +158,7 @@ def _coupled(joints: Sequence[str], rows: Sequence[Row], quadratics: Sequence[Qu
     """One line for each rule that couples joints, and what is meant by keeping it."""
     if not rows and not quadratics:
         return []
-    lines = ["", "Rules that couple joints, kept by every value that is sent:"]
+    lines = ["", "Rules that couple joints; hard ones are kept by every value that is sent:"]
     everything: list[Row | Quadratic] = [*rows, *quadratics]
     for row in rows:
         terms = " ".join(f"{a:+g}·{joint}" for a, joint in zip(row.a, joints, strict=True) if a)
@@ -168,8 +168,9 @@ def _coupled(joints: Sequence[str], rows: Sequence[Row], quadratics: Sequence[Qu
         lines.append(f"  {f.name}: quadratic in {', '.join(used)} ≤ {f.r:g} on {_PLURAL[f.on]}, {_rank(f)}")
     if any(rule.on == "position" for rule in everything):
         lines.append(
-            "  Rules on positions hold on all that the joints can reach by coasting and braking, together or each by "
-            "itself: also while the microcontroller stops them alone."
+            "  Rules on positions hold on all that the joints can reach by coasting through missed periods "
+            "and braking, together or each by itself: also while the microcontroller stops them alone. A command that "
+            "arrives a period late is taken joint by joint: there, such a rule may be exceeded."
         )
     if any(rule.on == "velocity" for rule in everything):
         lines.append(

@@ -103,8 +103,8 @@ def to_velocity_lattice(limits: JointLimits, rate_hz: float) -> LatticeLimits:
     h = math.floor(h_exact)
     if lo > hi:
         raise _refusal(limits, "position", f"no position left in [{limits.lower:g}, {limits.upper:g}]")
-    if max(abs(lo), abs(hi)) > RAW_MAX:
-        least = _up(Fraction(max(abs(limits.lower), abs(limits.upper))) * rate / RAW_MAX)
+    if bounded and max(abs(lo), abs(hi)) >= RAW_MAX:  # RAW_MAX itself says that there is no range
+        least = _up(Fraction(max(abs(limits.lower), abs(limits.upper))) * rate / (RAW_MAX - 1))
         raise _refusal(limits, "quantum", f"found {quantum:g} per second; too fine for this range; at least {least}")
     if not 1 <= w <= (1 << 24):
         raise _refusal(limits, "velocity", f"found {limits.velocity:g}; expected 1 to 2^24 quanta of {quantum:g}")

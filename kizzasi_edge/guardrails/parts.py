@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """``describe``: for ``explain()``. ``stamped``: steps need a stamp. ``needs_position``: they need measured positions
-    because of ``[faults]``.
+    """``describe``: for ``explain()``. ``stamped``: steps need a stamp. ``needs_position``: they need measured
+    positions because of ``[faults]``.
     """
 
     command: str

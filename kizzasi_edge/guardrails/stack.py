@@ -38,10 +38,10 @@ _STATUS = struct.Struct("=i")
 _ESTOP, _PASS = _STATUS.pack(Status.ESTOP), int(Status.PASS)
 _NON_FINITE, _LATE, _TEMPORAL = int(Event.NON_FINITE), int(Event.LATE), int(Event.TEMPORAL)
 _UNMEASURED, _EXCEPTION = int(Event.SENSOR_NON_FINITE), int(Event.EXCEPTION)
+_UNFOLLOWED = _NON_FINITE | _EXCEPTION
 _CLOCK = int(Event.CLOCK_BACKWARD | Event.CLOCK_JUMP)
 _BIT = {_NON_FINITE: 16, _LATE: 32}
 _F32 = np.dtype(np.float32)  # comparing with the type itself would build this at each step
-_NO_SIGNALS: Mapping[str, float] = {}
 
 
 class Guardrails:
@@ -84,6 +84,7 @@ class Guardrails:
         self._own_rows, self._own_mask = own, (1 << own) - 1
         self._zeros = [0.0] * len(self.limits)
         self._samples, self._period_ns = 0, round(1e9 / self.rate_hz)
+        self._checked: FloatArray | None = None  # the last `out`: mostly the next one too
         self._signals: Mapping[str, float] | None = None  # the last: where only the proposal is late, they hold on
         self._asked: deque[Event] = deque()
         self._seeded = self.command == "pose"
@@ -150,9 +151,9 @@ class Guardrails:
 
         ``command`` of ``shape``: proposed positions [rad], velocities [rad/s] or torques [N·m]; may hold NaN or Inf:
         then the guard coasts, then brakes. ``position``, ``velocity`` ``(n,)`` measured [rad, rad/s]: those in
-        ``measures`` every time, a position at the first step. ``signals`` by name, for rules that read them (one that is
-        missing is NaN). ``stamp_ns`` monotonic receive time of the oldest input; needed where ``[faults]`` watches times.
-        Returns a fresh float32 array of ``shape`` and a verdict of its own.
+        ``measures`` every time, a position at the first step. ``signals`` by name, for rules that read them (one that
+        is missing is NaN). ``stamp_ns`` monotonic receive time of the oldest input; needed where ``[faults]`` watches
+        times. Returns a fresh float32 array of ``shape`` and a verdict of its own.
 
         Raises :class:`GuardrailError` without a measurement that is needed, :class:`InputError` on a wrong shape; the
         guard then stands where it stood.
@@ -175,8 +176,8 @@ class Guardrails:
         stamp_ns: int = 0,
     ) -> Verdict:
         """:meth:`step` into ``out``. The verdict returned is the guard's own: it changes with the next call."""
-        if out.shape != self.shape or out.dtype != _F32:
-            raise InputError(f"out: found {out.dtype} {out.shape}; expected float32 {self.shape}")
+        if out is not self._checked:
+            self._check_out(out)
         self._run(command, out, position, velocity, signals, stamp_ns)
         return self._refresh(stamp_ns)
 
@@ -184,6 +185,9 @@ class Guardrails:
         """One period without a proposal, for the reason ``events``: coast within the budget, then brake."""
         if not self._seeded:
             raise GuardrailError(f"{self.where}: a guard that has no position yet cannot coast or brake")
+        if out is not self._checked:
+            self._check_out(out)
+        self._samples += 1
         now = int(events)
         try:
             if self.temporal is not None:
@@ -229,17 +233,17 @@ class Guardrails:
         signals: Mapping[str, float] | None,
         stamp_ns: int,
     ) -> None:
-        if not isinstance(command, np.ndarray):
-            command = np.asarray(command, np.float32)
+        if type(command) is not np.ndarray or command.dtype is not _F32:
+            command = self._numbers(command)
         if command.shape != self.shape:
             raise InputError(
                 f"command: found shape {command.shape}; expected {self.shape}, for {list(self.joints)[:16]}"
             )
         if not self._seeded:
-            self._first(position)
+            self._first(position, velocity, signals, stamp_ns)
         if self._calm and not self._asked:
             if velocity is not None or signals is not None:
-                self._check_unused(velocity, signals)
+                self._inputs(None, velocity, signals, stamp_ns)
         elif self._observe(command, out, position, velocity, signals, stamp_ns):
             return
         try:  # nominal so far: follow, and ask the machine only if that finds something
@@ -247,7 +251,7 @@ class Guardrails:
         except Exception as exc:
             found = self._failed(exc)
         if found:
-            self._react(found, command, out, followed=not found & (_NON_FINITE | _EXCEPTION))
+            self._react(found, command, out, followed=not found & _UNFOLLOWED)
 
     def _observe(
         self,
@@ -259,12 +263,8 @@ class Guardrails:
         stamp_ns: int,
     ) -> bool:
         """Where there is more to look at than the command. True: that has decided the period."""
-        q, v = self._measured(position, "position"), self._measured(velocity, "velocity")
-        if signals is not None:
-            self._check_signals(signals)
+        q, v = self._inputs(position, velocity, signals, stamp_ns)
         self._signals = signals
-        if self._stamped and not stamp_ns:
-            raise InputError("stamp_ns: missing; [faults] stale_ms and clock_jump_ms need the inputs' receive time")
         events = 0
         try:
             at, speed = None if q is None else q.tolist(), None if v is None else v.tolist()
@@ -297,27 +297,35 @@ class Guardrails:
                 events |= _NON_FINITE
             elif machine.memory.state == State.REARM and drive.asks_no_motion(command):
                 events |= Event.ZERO_COMMAND
-            trial = advance(machine.memory, Event(events), machine.limits, at_rest=rest).action
-            if trial in (Action.FOLLOW, Action.FOLLOW_DERATED):
-                try:
-                    drive.derate(trial == Action.FOLLOW_DERATED)
-                    events |= drive.follow(command, out)
-                    followed = True
-                except Exception as exc:
-                    events |= self._failed(exc)
+        if not (followed or (command is None and self.temporal is None)):
+            found = self._try(events, command, out, rest)
+            if found is not None:
+                events |= found
+                followed = not found & _UNFOLLOWED
         action = machine.tick(Event(events), at_rest=rest)
-        if action == Action.FALLBACK:
-            drive.derate(False)  # the time promised is that at full speed
-            proposal = None if self.temporal is None else self.temporal.proposal
-            if proposal is None or drive.follow(proposal.astype(np.float32), out) & _NON_FINITE:
-                drive.brake(out, 0)
-        elif not followed:
-            rule = _BIT.get(events & (_NON_FINITE | _LATE), 0)
+        self._calm = False  # also if the drive raises now
+        if not followed:
+            rule = 0 if action == Action.FALLBACK else _BIT.get(events & (_NON_FINITE | _LATE), 0)
             if action == Action.COAST:
                 drive.coast(out, rule)
             else:
                 drive.brake(out, rule)
         self._mark()
+
+    def _try(self, events: int, command: FloatArray | None, out: FloatArray, rest: bool) -> int | None:
+        """Follow what the machine would follow as things stand: the proposal, or the fallback's. What that finds, or
+        None if there is neither."""
+        machine, rules = self.faults, self.temporal
+        action = advance(machine.memory, Event(events), machine.limits, at_rest=rest).action
+        if action == Action.FALLBACK:
+            command = None if rules is None or rules.proposal is None else rules.proposal.astype(np.float32)
+        if command is None or action > Action.FALLBACK:
+            return None
+        try:
+            self.drive.derate(action == Action.FOLLOW_DERATED)  # a fallback promises its time at full speed
+            return self.drive.follow(command, out)
+        except Exception as exc:
+            return self._failed(exc)
 
     def _mark(self) -> None:
         """Write the machine's state into the verdict's record; calm: nothing is to be looked at but the command."""
@@ -356,7 +364,8 @@ class Guardrails:
             applied if self.command == "position" else where,
             stamp_ns,
             time.monotonic_ns() if self._stamped else stamp_ns,
-            active=_STATUS.unpack_from(self._record)[0] != _PASS,
+            # What is latched is not active: it could never be cleared.
+            active=_STATUS.unpack_from(self._record)[0] != _PASS and self.faults.memory.state < State.REARM,
         )
         return int(events) if self._stamped else int(events) & ~_CLOCK
 
@@ -370,14 +379,35 @@ class Guardrails:
     def _ask(self, event: Event) -> None:
         self._asked.append(event)
 
-    def _first(self, position: npt.ArrayLike | None) -> None:
-        """The first step: stand where the joints are."""
+    def _numbers(self, command: npt.ArrayLike) -> FloatArray:
+        """A command as float32; what that cannot hold becomes infinite."""
+        try:
+            with np.errstate(over="ignore"):
+                return np.asarray(command, np.float32)
+        except (TypeError, ValueError) as exc:
+            raise InputError(f"command: {exc}; expected numbers") from None
+
+    def _check_out(self, out: FloatArray) -> None:
+        if out.shape != self.shape or out.dtype != _F32 or not out.flags.writeable:
+            kind = "" if out.flags.writeable else "read-only "
+            raise InputError(f"out: found {kind}{out.dtype} {out.shape}; expected float32 {self.shape}")
+        self._checked = out
+
+    def _first(
+        self,
+        position: npt.ArrayLike | None,
+        velocity: npt.ArrayLike | None,
+        signals: Mapping[str, float] | None,
+        stamp_ns: int,
+    ) -> None:
+        """The first step: stand where the joints are, if it is one."""
         if position is None and self.command == "velocity" and not self.drive.measures:
             position = np.zeros(self._n)  # no joint has a range: it does not matter where they are
         if position is None:
             raise GuardrailError(
                 f"{self.where}: the first step needs position=, the measured positions of {list(self.joints)}"
             )
+        self._inputs(position, velocity, signals, stamp_ns)
         self.drive.seed(self._vector(position, "position"))
         self._seeded = True
 
@@ -402,10 +432,20 @@ class Guardrails:
             raise InputError(f"{name}[{bad}] ({self.output_names[bad]}): found {array[bad]}; expected a finite number")
         return array
 
-    def _check_unused(self, velocity: npt.ArrayLike | None, signals: Mapping[str, float] | None) -> None:
-        self._measured(velocity, "velocity")
-        if signals:
+    def _inputs(
+        self,
+        position: npt.ArrayLike | None,
+        velocity: npt.ArrayLike | None,
+        signals: Mapping[str, float] | None,
+        stamp_ns: int,
+    ) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.float64] | None]:
+        """Position and velocity, checked like the rest."""
+        q, v = self._measured(position, "position"), self._measured(velocity, "velocity")
+        if signals is not None:
             self._check_signals(signals)
+        if self._stamped and not stamp_ns:
+            raise InputError("stamp_ns: missing; [faults] stale_ms and clock_jump_ms need the inputs' receive time")
+        return q, v
 
     def _check_signals(self, signals: Mapping[str, float]) -> None:
         if not self._known.issuperset(signals):

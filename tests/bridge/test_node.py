@@ -425,6 +425,19 @@ def test_misses_coast_for_the_budget_then_brake(node) -> None:
     assert node.now.misses == 11
 
 
+@pytest.mark.parametrize(("step", "coasts"), [(750, 3), (700, 1)])
+def test_a_brake_does_not_renew_the_miss_budget(node, step: int, coasts: int) -> None:
+    """Two misses of a budget of three, a command, and misses again: how often it coasts depends on the command."""
+    node.armed()
+    node.stream(FAR, 15)
+    motion(node, 4)
+    node.command(node.applied + np.sign(np.asarray(FAR) - node.applied) * step)
+    node.tick(2)
+    steps = np.abs(np.diff(motion(node, 16), axis=0))[:, 0]
+    assert list(steps[:coasts] - steps[0]) == [0] * coasts
+    assert steps[coasts] < steps[0]
+
+
 def test_a_returning_stream_continues_from_the_applied_value(node) -> None:
     node.armed()
     node.stream(FAR, 15)

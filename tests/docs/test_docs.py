@@ -18,7 +18,8 @@ import pytest
 from kizzasi_edge.config import RobotFile, load_config
 from kizzasi_edge.demo.physics import ASSETS
 from kizzasi_edge.errors import ConfigError
-from kizzasi_edge.guardrails.spec import GuardFile
+from kizzasi_edge.guardrails import Guardrails
+from kizzasi_edge.guardrails.spec import GuardFile, parse_spec
 from kizzasi_edge.toml_file import validate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +77,19 @@ def check(tmp_path: Path) -> None:
 
 def check_guard(tmp_path: Path) -> None:
     assert "ok" in sh("kizzasi-edge", "check", str(ASSETS / "arm.guard.toml"))
+
+
+def check_full_guard(tmp_path: Path) -> None:
+    text = sh("kizzasi-edge", "check", "examples/guards/arm_full.guard.toml")
+    assert "stop_when_near" in text
+    assert "spare_the_gear" in text
+    assert "ok" in text
+
+
+def explore(tmp_path: Path) -> None:
+    page = tmp_path / "explore.html"
+    sh("python", "-m", "kizzasi_edge.guardrails.explore", "examples/guards/conservation.guard.toml", "--out", str(page))
+    assert "valve_a" in page.read_text()
 
 
 def skeleton(tmp_path: Path) -> None:
@@ -153,6 +167,8 @@ TABLE: dict[str, Callable[[Path], None]] = {
     "python examples/skeleton/show.py --out skeleton.html": skeleton,
     "kizzasi-edge check robot.toml": check,
     "kizzasi-edge check FILE": check_guard,
+    "kizzasi-edge check examples/guards/arm_full.guard.toml": check_full_guard,
+    "python -m kizzasi_edge.guardrails.explore examples/guards/conservation.guard.toml --out explore.html": explore,
     "kizzasi-edge run robot.toml --dry-run": shown("kizzasi-edge", "run"),
     "kizzasi-edge run robot.toml": shown("kizzasi-edge", "run"),
     "kizzasi-edge status | arm | disarm | estop | clear": shown("kizzasi-edge", "status"),
@@ -170,14 +186,22 @@ def test_documented_command(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("toml"))
-def test_documented_config(page: str, text: str) -> None:
+def test_documented_config(page: str, text: str, tmp_path: Path) -> None:
     data = tomllib.loads(text)
+    if set(data) <= set(GuardFile.model_fields):  # a section of a guard file, in the demo's
+        data = {**tomllib.loads((ASSETS / "arm.guard.toml").read_text()), **data}
+    if "guard" in data and "robot" not in data:
+        where = tmp_path / page
+        for asset in (ASSETS / "arm.urdf", ROOT / "examples/skeleton/walker.bvh"):
+            (tmp_path / asset.name).write_bytes(asset.read_bytes())
+        assert Guardrails(parse_spec(data, where), where).explain()
+        return
     if "data" in data:  # of a train.toml
         from kizzasi_export.datasets import DataSection
 
         validate(data["data"], DataSection, page, ConfigError)
         return
-    validate(data, GuardFile if "guard" in data and "robot" not in data else RobotFile, page, ConfigError)
+    validate(data, RobotFile, page, ConfigError)
 
 
 def test_example_robot() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,13 +33,13 @@ FloatArray = npt.NDArray[np.float32]
 STEP = np.float32(0.001)
 
 
-def guard_of(**changes: float) -> Guardrails:
+def guard_of(rules: Sequence[Mapping[str, Any]] = (), **changes: float) -> Guardrails:
     from kizzasi_edge.guardrails.spec import parse_spec
 
     joints = {"names": list(JOINTS), "position": [[-0.3, 0.3]] * 2, "velocity": 1.0, "acceleration": 12.0,
               "quantum": QUANTUM}  # fmt: skip
     guard = {"rate_hz": 500, "nan_ticks": 50, **changes}
-    return Guardrails(parse_spec({"schema": 1, "guard": guard, "joints": joints}, "t"), "t")
+    return Guardrails(parse_spec({"schema": 1, "guard": guard, "joints": joints, "constraint": list(rules)}, "t"), "t")
 
 
 class Node:
@@ -227,9 +227,15 @@ class Rig:
     """Everything a loop needs, put together."""
 
     def __init__(
-        self, model: Bundle | Policy, *, dry: bool = False, stale_ms: float | None = None, **guard: float
+        self,
+        model: Bundle | Policy,
+        *,
+        dry: bool = False,
+        stale_ms: float | None = None,
+        rules: Sequence[Mapping[str, Any]] = (),
+        **guard: float,
     ) -> None:
-        self.node, self.targets, self.guard = Node(), Targets(), guard_of(**guard)
+        self.node, self.targets, self.guard = Node(), Targets(), guard_of(rules, **guard)
         self.policy: Any = Predictor(model) if isinstance(model, Bundle) else model
         self.node.prepare(self.guard, 500)
         stale = None if stale_ms is None else int(stale_ms * 1e6)

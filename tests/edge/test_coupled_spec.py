@@ -322,3 +322,89 @@ def test_what_is_not_hard_and_its_priority_reach_the_quadratic() -> None:
 def test_standing_still_may_be_the_edge(on: str) -> None:
     (row,), _ = rules(f'"linear"\na = {{a = 1}}\nmax = 0\non = "{on}"')
     assert row.b == 0.0
+
+
+# ---- word for word ---------------------------------------------------------------------------------------------------
+
+JOINTS = "['a', 'b', 'c']"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ('"linear"\na = {z = 1}\nmax = 1', f"a: found joint 'z'; expected one of {JOINTS}"),
+        ('"linear"\na = {a = inf}\nmax = 1', "a: found inf for joint 'a'; expected a finite number"),
+        ('"linear"\na = {a = 0}\nmax = 1', "a: found only zeros; expected a coefficient of at least one joint"),
+        ('"linear"\na = {a = 1}\nmin = 1\nmax = 1',
+         "min: found 1, max 1; expected min < max (for an equality: equals and tolerance)"),
+        ('"quadratic"\ndiagonal = {z = 1}\nmax = 1', f"diagonal: found joint 'z'; expected one of {JOINTS}"),
+        ('"quadratic"\ndiagonal = {a = 1}\ncenter = {z = 1}\nmax = 1',
+         f"center: found joint 'z'; expected one of {JOINTS}"),
+        ('"quadratic"\ndiagonal = {a = 1}\nlinear = {z = 1}\nmax = 1',
+         f"linear: found joint 'z'; expected one of {JOINTS}"),
+        ('"quadratic"\nmatrix = {z = {a = 1}}\nmax = 1', f"matrix: found joint 'z'; expected one of {JOINTS}"),
+        ('"quadratic"\nmatrix = {a = {z = 1}}\nmax = 1', f"matrix.a: found joint 'z'; expected one of {JOINTS}"),
+        ('"quadratic"\njoints = ["z"]\nmatrix = [[1]]\nmax = 1', f"joints: found joint 'z'; expected one of {JOINTS}"),
+        ('"quadratic"\njoints = ["a"]\nmatrix = [[inf]]\nmax = 1',
+         "matrix: found inf for joint 'a'; expected a finite number"),
+        ('"quadratic"\njoints = ["a", "b"]\nmatrix = [[1, 2], [3]]\nmax = 1',
+         "matrix: found rows of [2, 1]; expected 2 rows of 2, for different joints"),
+        ('"quadratic"\njoints = ["a", "c"]\nmatrix = [[1, 2], [3, 4]]\nmax = 1',
+         "matrix: found 2 for (a, c) and 3 for (c, a); expected a symmetric matrix"),
+        ('"quadratic"\ndiagonal = {a = 0}\nmax = 1',
+         "matrix: found only zeros; expected a quadratic (or the kind 'linear')"),
+        ('"quadratic"\njoints = ["a", "b"]\nmatrix = [[1, 2], [2, 1]]\nmax = 1',
+         "matrix: found eigenvalue -1; expected none below 0 (a convex set)"),
+        ('"quadratic"\ndiagonal = {a = 1}\ncenter = {a = 1e160}\nmax = 1',
+         "center: numbers too large to compute with; expected smaller ones"),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_refusal(section: str, message: str) -> None:
+    with pytest.raises(GuardrailError) as error:
+        rules(section)
+    assert str(error.value) == f"x.toml: [constraint] 'r0' {message}"
+
+
+def test_three_that_conflict_only_together() -> None:
+    sections = [
+        '"linear"\na = {a = 1}\nmin = 0.5',
+        '"linear"\na = {b = 1}\nmin = 0.5',
+        '"linear"\na = {a = 1, b = 1}\nmax = 0.9',
+    ]
+    with pytest.raises(GuardrailError) as error:
+        rules(*sections)
+    text = "no position on the lattice within the joints' limits is left"
+    assert str(error.value) == f"x.toml: [constraint] 'r0' conflicts with 'r1', 'r2': {text}"
+    for i in range(3):
+        assert len(rules(*sections[:i], *sections[i + 1 :])[0]) == 2
+
+
+def coarse(lower: float, upper: float, section: str) -> None:
+    """Joint a is between these, on multiples of 0.5."""
+    text = HEAD.replace("[-1, 1]", f"[{lower}, {upper}]").replace("velocity", "quantum = 0.5\nvelocity")
+    text += f'[[constraint]]\nname = "r"\nkind = "linear"\na = {{a = 1}}\n{section}\n'
+    found = validate(tomllib.loads(text), GuardFile, "x.toml", GuardrailError)
+    coupled_rules(found, joint_limits(found, "x.toml"), "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "section", "left"),
+    [
+        (-1, 1, "min = 0.1\nmax = 0.61", True),  # as wide as a quantum: there is a multiple in it
+        (-1, 1, "min = 0.1\nmax = 0.59", False),
+        (-1, 1, "min = 0.49", True),  # and as far from the end of the range
+        (-1, 1, "min = 0.51", False),
+        (-1, 1, "max = -0.49", True),
+        (-1, 1, "max = -0.51", False),
+        (0.4, 0.6, "max = 0.76", True),  # narrower than a quantum: its middle stands for it
+        (0.4, 0.6, "max = 0.74", False),
+        (0.4, 0.6, "min = 0.24", True),
+        (0.4, 0.6, "min = 0.26", False),
+    ],
+)
+def test_room_for_rounding_is_kept(lower: float, upper: float, section: str, left: bool) -> None:
+    if left:
+        coarse(lower, upper, section)
+    else:
+        with pytest.raises(GuardrailError, match="'r': no position on the lattice within the joints' limits is left"):
+            coarse(lower, upper, section)

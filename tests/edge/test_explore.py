@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.guardrails.explore import (
-    ATTACKS,
-    Count,
-    count,
-    main,
-    pair_plane,
-    phase_plane,
-    sabotage,
-    viable_boundary,
-    write_page,
-)
+from kizzasi_edge.guardrails.explore import main, write_page
+from kizzasi_edge.guardrails.explore_plots import in_time, pair_plane, phase_plane, viable_boundary
+from kizzasi_edge.guardrails.explore_trial import ATTACKS, Count, broken, count, counts, sabotage
+from kizzasi_edge.guardrails.faults import State
 from kizzasi_edge.guardrails.lattice import LatticeLimits
 from kizzasi_edge.guardrails.rows import Quadratic, Row
 
@@ -167,3 +160,115 @@ def test_a_single_joint_has_no_pair(tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_text().count("<img") == 2
     with pytest.raises(GuardrailError, match="'other'"):
         write_page(guard, tmp_path / "page.html", pair=("only", "other"))
+
+
+GUARD = """schema = 1
+[guard]
+rate_hz = 100
+command = "{command}"
+[joints]
+names = ["a", "b"]
+position = [[-1.0, 2.0], [0.0, 1.0]]
+velocity = [4.0, 2.0]
+acceleration = [20.0, 15.0]
+"""
+RULES = """jerk = 1200.0
+[[constraint]]
+kind = "linear"
+name = "corner"
+a = { a = 1.0, b = 1.0 }
+max = 0.4
+[[temporal]]
+name = "stop"
+formula = "always(near -> eventually[0,0.6] stopped)"
+atoms = { near = "distance < 0.3", stopped = "max(abs(velocity)) < 0.01" }
+[faults]
+stale_ms = 10000.0
+jump = 0.1
+tracking_stop = 0.5
+active_ms = 700.0
+"""
+
+
+def load(tmp_path: Path, text: str) -> Guardrails:
+    file = tmp_path / "x.guard.toml"
+    file.write_text(text)
+    return Guardrails.load(file)
+
+
+def test_velocities_and_the_robot_behind_them(tmp_path: Path) -> None:
+    guard = load(tmp_path, GUARD.format(command="velocity"))
+    trial = sabotage(guard, 2)
+    for (_, before, after), joint in zip(counts(trial), (0, 1), strict=True):
+        assert after == Count(0, 0, 0)
+        assert min(before.velocity, before.acceleration) > 20
+        assert np.ptp(trial.sent[:, joint]) > 0.5 * (trial.motion.cells[joint].hi - trial.motion.cells[joint].lo)
+    assert sum(before.position for _, before, _ in counts(trial)) > 20
+    # An independent look, in SI units: measured positions inside what the file says, velocities too.
+    q = trial.sent * trial.motion.units
+    assert (q >= [-1.0, 0.0]).all()
+    assert (q <= [2.0, 1.0]).all()
+    assert (np.abs(np.diff(q, axis=0)) * 100 <= np.array([4.0, 2.0]) * 0.9 + 1e-9).all()
+    write_page(guard, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "no limit was violated" in text
+    assert text.count("<img") == 3
+
+
+def test_velocities_without_a_range_have_no_plane(tmp_path: Path) -> None:
+    text = GUARD.format(command="velocity").replace("position = [[-1.0, 2.0], [0.0, 1.0]]\n", "")
+    guard = load(tmp_path, text)
+    write_page(guard, tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count("<img") == 1
+    position, velocity = in_time(guard, 0, sabotage(guard, 1)).axes[:2]
+    assert not [line for line in position.lines if line.get_color() == "tab:red"]
+    assert "no limit was violated" in (tmp_path / "page.html").read_text()
+    assert len([line for line in velocity.lines if line.get_color() == "tab:red"]) == 2
+
+
+def test_rules_faults_and_formulas_are_tried_too(tmp_path: Path) -> None:
+    """The middle of the range breaks the rule: it starts beside it. What latches is cleared, and the run goes on."""
+    guard = load(tmp_path, GUARD.format(command="position") + RULES)
+    trial = sabotage(guard, 1)
+    assert all(after == Count(0, 0, 0) for _, _, after in counts(trial))
+    row = guard.rows[0]
+    sent = trial.sent * trial.motion.units
+    assert broken(row, sent, 100.0) == 0
+    assert broken(row, trial.proposed, 100.0) > 100
+    assert (sent @ [1.0, 1.0]).max() <= 0.4
+    assert (sent @ [1.0, 1.0]).max() > 0.38
+    states = {State(state) for state in np.unique(trial.states)}
+    assert {State.NOMINAL, State.FALLBACK, State.STOPPED, State.REARM} <= states
+    assert trial.violated == ()
+    axes = in_time(guard, 0, trial).axes
+    assert len(axes) == 4
+    assert axes[3].get_ylabel() == "jerk [rad/s³], soft"
+    write_page(guard, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    for part in ("no limit was violated", "<td>corner<td>position, hard", "Temporal rules violated: none", "FALLBACK"):
+        assert part in text
+
+
+def test_broken_counts_what_breaks_a_rule() -> None:
+    row = Row("r", "velocity", np.array([1.0, -1.0]), 1.0)
+    q = np.array([[0.0, 0.0], [0.01, 0.0], [0.03, 0.0], [0.03, 0.02], [np.nan, 0.02]])
+    assert broken(row, q, 100.0) == 2  # 2/s in the second step, a NaN in the last
+    bowl = Quadratic("q", "position", np.eye(2), np.zeros(2), 0.03**2)
+    assert broken(bowl, q, 100.0) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("torque_arm/arm.guard.toml", ["found 'torque'", "run.py"]),
+        ("skeleton/skeleton.guard.toml", ["poses", "show.py"]),
+    ],
+)
+def test_what_it_does_not_draw(path: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "torque" in path:
+        pytest.importorskip("pinocchio")
+    out = tmp_path / "page.html"
+    assert main([str(ARM.parents[3] / "examples" / path), "--out", str(out)]) == 1
+    message = capsys.readouterr().err
+    assert all(word in message for word in words)
+    assert not out.exists()

@@ -305,3 +305,11 @@ def test_the_machine_hears_whether_the_robot_is_at_rest() -> None:
     assert machine.tick(Event.CLEAR, at_rest=True) == Action.BRAKE
     assert machine.memory.state == State.REARM
     assert machine.tick(Event.ZERO_COMMAND, at_rest=True) == Action.FOLLOW
+
+
+def test_a_reset_machine_is_new_but_for_its_counters() -> None:
+    machine = FaultMachine(FaultLimits())
+    machine.tick(Event.ESTOP, at_rest=False)
+    machine.reset()
+    assert machine.memory == Memory()
+    assert machine.events[Event.ESTOP] == 1

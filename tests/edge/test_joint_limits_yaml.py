@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
 from limit_files import YAML, yaml
 
-from kizzasi_edge.errors import GuardrailError
+from kizzasi_edge.errors import GuardrailError, MissingExtra
 from kizzasi_edge.guardrails.bounds import JointBounds
 
 
@@ -73,3 +74,73 @@ def test_a_yaml_of_aliases_is_not_expanded(tmp_path: Path) -> None:
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
     with pytest.raises(GuardrailError, match="line 2: a1: found a sequence"):
         yaml(tmp_path, "\n".join(lines))
+
+
+ONLY_A = "joint_limits: {{a: {{{}}}}}"
+KNOWN = ("angle_wraparound, has_acceleration_limits, has_deceleration_limits, has_effort_limits, has_jerk_limits, "
+         "has_position_limits, has_soft_limits, has_velocity_limits, k_position, k_velocity, max_acceleration, "
+         "max_deceleration, max_effort, max_jerk, max_position, max_velocity, min_position, soft_lower_limit, "
+         "soft_upper_limit")  # fmt: skip
+SCALING = "joint_limits, default_velocity_scaling_factor, default_acceleration_scaling_factor"
+TWICE = "n: {ros__parameters: {joint_limits: {a: {}}}}\nm: {ros__parameters: {joint_limits: {a: {}}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not valid YAML: while parsing a flow node expected the node content, but found '<stream end>' in "
+         '"<byte string>", line 1, column 5: a: [ ^'),
+        (TWICE, "line 2: joint 'a': limited twice in this file"),
+        ("robot_description_planning: 3",
+         "line 1: robot_description_planning: found '3'; expected keys and values"),
+        ("joint_limits: 3", "line 1: joint_limits: found '3'; expected keys and values"),
+        ("n: {ros__parameters: 3}", "line 1: ros__parameters: found '3'; expected keys and values"),
+        ("n: {ros__parameters: {joint_limits: 3}}", "line 1: joint_limits: found '3'; expected keys and values"),
+        ("joint_limits: {a: 3}", "line 1: joint 'a': found '3'; expected keys and values"),
+        ("joint_limits: {[a]: 3}", "line 1: joint_limits: key a sequence: expected a name"),
+        ("joint_limits: {a: {}}\nspeed: 1", f"line 2: speed: unknown key; expected one of {SCALING}"),
+        (ONLY_A.format("speed: 1"), f"line 1: joint 'a': speed: unknown key; expected one of {KNOWN}"),
+        ("joint_limits: {a: {}}\ndefault_velocity_scaling_factor: 0",
+         "line 2: default_velocity_scaling_factor: found 0; expected above 0 and at most 1"),
+        ("joint_limits: {a: {}}\ndefault_velocity_scaling_factor: x",
+         "line 2: default_velocity_scaling_factor: found 'x'; expected a finite number"),
+        (ONLY_A.format("has_jerk_limits: 3"), "line 1: joint 'a': has_jerk_limits: found '3'; expected true or false"),
+        (ONLY_A.format("max_position: 3"), "line 1: joint 'a': max_position: found without has_position_limits, so it "
+         "would be ignored; set has_position_limits to true or false"),
+        (ONLY_A.format("angle_wraparound: 3"),
+         "line 1: joint 'a': angle_wraparound: found '3'; expected true or false"),
+        (ONLY_A.format("k_velocity: x"), "line 1: joint 'a': k_velocity: found 'x'; expected a finite number"),
+        (ONLY_A.format("k_velocity: '" + "x" * 58 + "'"),
+         f"line 1: joint 'a': k_velocity: found '{'x' * 58}'; expected a finite number"),
+        (ONLY_A.format("k_velocity: '" + "x" * 59 + "'"),
+         f"line 1: joint 'a': k_velocity: found '{'x' * 56}…; expected a finite number"),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_refusal(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(GuardrailError) as error:
+        yaml(tmp_path, text)
+    assert str(error.value) == f"{tmp_path / 'joint_limits.yaml'}: {message}"
+
+
+def test_what_else_a_yaml_may_say(tmp_path: Path) -> None:
+    """Scaling by 1; accelerating and braking apart; yes and on; !radians."""
+    most = "default_velocity_scaling_factor: 1\n" + ONLY_A.format("has_acceleration_limits: yes, max_acceleration: 3")
+    assert yaml(tmp_path, most) == {"a": JointBounds("a", acceleration=3)}
+    least = ONLY_A.format(
+        "has_deceleration_limits: on, max_deceleration: !radians 2, has_jerk_limits: off, max_jerk: 1"
+    )
+    assert yaml(tmp_path, least) == {"a": JointBounds("a", acceleration=2)}
+
+
+def test_a_yaml_is_bounded(tmp_path: Path) -> None:
+    most = ONLY_A.format("").ljust((1 << 20) - 1) + "\n"
+    assert set(yaml(tmp_path, most)) == {"a"}
+    with pytest.raises(GuardrailError, match=r"joint_limits\.yaml: larger than 1048576 bytes$"):
+        yaml(tmp_path, most + "\n")
+
+
+def test_without_pyyaml_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(MissingExtra) as error:
+        yaml(tmp_path, YAML)
+    assert str(error.value) == "joint_limits.yaml needs PyYAML: pip install 'kizzasi-edge[yaml]'"

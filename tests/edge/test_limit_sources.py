@@ -113,3 +113,78 @@ def test_an_effort_of_zero_is_said_and_a_negative_one_is_wrong() -> None:
 @pytest.mark.parametrize(("lower", "upper", "size"), [(-2.0, 3.0, 2.0), (-3.0, 2.0, 2.0), (1.0, 3.0, -1.0)])
 def test_the_size_of_what_goes_from_lower_to_upper(lower: float, upper: float, size: float) -> None:
     assert symmetric(lower, upper) == size
+
+
+# ---- refusals, word for word: they must name file, section, key, found and expected -------------------------------
+
+ONE = 'names = ["a"]\nposition = [[-1, 1]]\nvelocity = 1\nacceleration = 1\n'
+PROTECTED = '<robot name="r"><joint name="a" type="revolute"><limit upper="1" velocity="2" effort="0"/></joint></robot>'
+FREE = '<mujoco><worldbody><body><joint name="a" range="-9 9"/><geom size="1"/></body></worldbody></mujoco>'
+RULE = '[[constraint]]\nname = "c"\n'
+
+
+@pytest.mark.parametrize(
+    ("keys", "rest", "message"),
+    [
+        ("velocity = 1", "", "[joints]: give either from_urdf or names or from_mjcf, found neither"),
+        (ONE + 'from_urdf = "r.urdf"', "", "[joints]: give either from_urdf or names or from_mjcf, found both"),
+        (ONE + 'from_urdf = "r.urdf"\nfrom_mjcf = "m.xml"', "",
+         "[joints]: give either from_urdf or names or from_mjcf, found all"),
+        ('from_urdf = "r.urdf"\nposition = [[0, 1]]', "",
+         "[joints] position: comes from {folder}/r.urdf; use margin or a range constraint to tighten it"),
+        ('from_mjcf = "m.xml"\nposition = [[0, 1]]', "",
+         "[joints] position: comes from {folder}/m.xml; use margin or a range constraint to tighten it"),
+        ('names = ["a", "b"]', "", "[joints] position: found nothing; expected 2 pairs [lo, hi], one per name"),
+        ('names = ["a"]\nposition = [[0, 1], [0, 1]]', "",
+         "[joints] position: found 2 pairs; expected 1 pairs [lo, hi], one per name"),
+        (ONE.replace("velocity = 1\n", ""), "", "[joints] velocity: missing; joint 'a' needs one"),
+        ('from_mjcf = "m.xml"', "", "[joints] velocity is missing, and {folder}/m.xml has none for joint 'a'"),
+        (ONE.replace("acceleration = 1\n", ""), "",
+         "[joints] acceleration: missing; a position limit without one has no stop (joint 'a')"),
+        (ONE + "margin = -0.5", "", "[joints] margin: found -0.5 for joint 'a'; expected a value of at least 0"),
+        (ONE + "jerk = 0", "", "[joints] jerk: found 0 for joint 'a'; expected a value above 0"),
+        (ONE, RULE + 'kind = "less"\nmax = -1',
+         "[constraint] 'c': conflicts with other limits of 'a': nothing left between -1 and -1"),
+        (ONE, RULE + 'kind = "less"\nmax = 0\njoints = ["b"]',
+         "[constraint] 'c' joint: found 'b'; expected one of ['a']"),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_refusal(tmp_path: Path, keys: str, rest: str, message: str) -> None:
+    (tmp_path / "r.urdf").write_text(PROTECTED)
+    (tmp_path / "m.xml").write_text(FREE)
+    with pytest.raises(GuardrailError) as error:
+        limits(tmp_path, keys, rest)
+    assert str(error.value) == f"{tmp_path / 'x.guard.toml'}: {message.format(folder=tmp_path)}"
+
+
+def test_an_effort_of_zero_in_the_robot_file_stops_a_torque_guard(tmp_path: Path) -> None:
+    (tmp_path / "r.urdf").write_text(PROTECTED)
+    keys = 'from_urdf = "r.urdf"\nacceleration = 9\n'
+    with pytest.raises(
+        GuardrailError, match=r"\[joints\] effort: found 0; a torque guard needs one above 0 \(joint 'a'\)$"
+    ):
+        limits(tmp_path, keys, command="torque")
+    assert limits(tmp_path, keys)[0].effort == 0
+    (tmp_path / "r.urdf").write_text(PROTECTED.replace('effort="0"', 'effort="0.25"'))
+    assert limits(tmp_path, keys, command="torque")[0].effort == 0.25
+
+
+def test_half_a_range_is_none(tmp_path: Path) -> None:
+    (tmp_path / "r.urdf").write_text(WHEEL)
+    for rule in ('kind = "less"\nmax = 3', 'kind = "greater"\nmin = 3'):
+        with pytest.raises(GuardrailError, match=r"r\.urdf: joint 'w': continuous"):
+            limits(tmp_path, 'from_urdf = "r.urdf"\nacceleration = 9', RULE + rule)
+
+
+def test_a_rule_that_changes_nothing_is_not_the_origin(tmp_path: Path) -> None:
+    kinds = ('kind = "velocity"\nmax = 1', 'kind = "acceleration"\nmax = 1', 'kind = "range"\nmin = -1\nmax = 1')
+    rules = "".join(f'[[constraint]]\nname = "c{i}"\n{kind}\n' for i, kind in enumerate(kinds))
+    (a,) = limits(tmp_path, ONE, rules)
+    assert a.origin == {kind: kind for kind in ("position", "velocity", "acceleration", "jerk", "effort")}
+
+
+def test_a_yaml_may_be_silent_about_a_joint(tmp_path: Path) -> None:
+    (tmp_path / "l.yaml").write_text(YAML[: YAML.index("  b:")])
+    a, c = limits(tmp_path, 'names = ["a", "c"]\nposition = [[-1, 2], [-1, 2]]\njoint_limits = "l.yaml"\nvelocity = 9\n'
+                  "acceleration = 9")  # fmt: skip
+    assert (a.upper, a.velocity, c.upper, c.velocity) == (1.25, 2, 2, 9)

@@ -50,7 +50,7 @@ def mjcf(folder: Path, text: str) -> dict[str, JointBounds]:
                 low, high = sorted(model.actuator_ctrlrange[k] / gear)
                 if motor:
                     effort = min(effort, *(abs(gear) * abs(x) for x in model.actuator_ctrlrange[k]))
-                elif model.actuator_biasprm[k, 1]:  # a position servo
+                elif model.actuator_biasprm[k, 1] and not model.actuator_dyntype[k]:  # a position servo
                     lower, upper = max(lower, low), min(upper, high)
         assert (bound.lower, bound.upper) == pytest.approx((lower, upper), rel=1e-15)
         assert bound.effort == pytest.approx(effort, rel=1e-15)
@@ -170,3 +170,132 @@ def test_mjcf_refusals(tmp_path: Path, old: str, new: str, words: list[str]) -> 
         read_mjcf(tmp_path / "m.xml")
     for word in ["m.xml" if "gone" not in new else "gone.xml", *words]:
         assert word in str(error.value)
+
+
+RICH = """<mujoco>
+<compiler angle="radian"/><compiler autolimits="false"/>
+<default class="main">
+  <joint range="-2 3" limited="true"/><motor forcerange="-9 8" forcelimited="true" gear="4"/>
+  <default class="bent"><joint type="slide" range="-0.5 0.25"/><position ctrlrange="-0.375 0.125" ctrllimited="true"/>
+    <default class="free"><joint limited="false"/></default></default>
+</default>
+<worldbody>
+  <body><joint name="a"/>{one}
+    <body childclass="bent"><joint name="b"/>{one}
+      <body><frame><joint name="c" axis="0 1 0"/></frame><frame childclass="free"><joint name="d"/></frame>{one}</body>
+      <body><joint name="e" class="main" actuatorfrcrange="-7 5" actuatorfrclimited="true"/>{one}</body></body></body>
+  <body><joint name="f" type="slide" limited="true" range="-4 4"/>{one}</body>
+  <body><joint name="g" limited="false"/>{one}</body>
+  <body><joint name="idle"/>{one}</body>
+  <body><joint name="ball" type="ball" limited="false"/>{one}</body>
+</worldbody>
+<actuator>
+  <motor joint="a" ctrlrange="-1 0.5" ctrllimited="true"/>
+  <position class="bent" joint="b" gear="-0.5"/>
+  <general joint="c" forcelimited="false"/>
+  <velocity joint="d" ctrlrange="-3 6" ctrllimited="true" gear="2"/>
+  <motor joint="e" gear="1"/>
+  <position jointinparent="f" gear="2" ctrlrange="-3 2" ctrllimited="true" forcelimited="false"/>
+  <velocity joint="g" ctrlrange="-8 5" ctrllimited="true" gear="-2"/>
+  <motor joint="ball" gear="1 0 0"/>
+</actuator></mujoco>""".replace("{one}", ONE)
+
+
+def test_every_way_to_say_a_limit(tmp_path: Path) -> None:
+    assert mjcf(tmp_path, RICH) == {
+        "a": JointBounds("a", -2, 3, effort=0.5 * 4),
+        "b": JointBounds("b", -0.25, 0.25, effort=8 * 0.5),
+        "c": JointBounds("c", -0.5, 0.25),
+        "d": JointBounds("d", velocity=1.5, effort=8 * 2),
+        "e": JointBounds("e", -2, 3, effort=5),
+        "f": JointBounds("f", -1.5, 1),
+        "g": JointBounds("g", velocity=2.5, effort=8 * 2),
+    }
+    degrees = RICH.replace('angle="radian"', 'angle="degree"')
+    assert mjcf(tmp_path, degrees)["a"] == JointBounds("a", math.radians(-2), math.radians(3), effort=2)
+    assert mjcf(tmp_path, degrees)["f"] == JointBounds("f", -1.5, 1)
+    assert mjcf(tmp_path, degrees.replace(' angle="degree"', ""))["a"].upper == math.radians(3)
+    integrated = '<intvelocity joint="j" kp="1" actrange="-1 1" ctrlrange="-8 5" gear="-2"/>'
+    assert mjcf(tmp_path, BARE.format("", "", "", integrated)) == {"j": JointBounds("j", velocity=2.5)}
+    without = RICH[: RICH.index("<actuator>")] + "</mujoco>"
+    assert list(mjcf(tmp_path, without)) == ["a", "b", "c", "d", "e", "f", "g", "idle"]
+
+
+BARE = '<mujoco>{}<worldbody><body><joint name="j" {}/>' + ONE + "</body>{}</worldbody><actuator>{}</actuator></mujoco>"
+X = "found 'x'; expected a finite number"
+MAKES = "makes joints that are not written down; save the compiled model (mj_saveLastXML) and use that"
+
+
+@pytest.mark.parametrize(
+    ("top", "attributes", "more", "drives", "message"),
+    [
+        ("", 'range="1"', "", "", "joint 'j': range: found '1'; expected two numbers"),
+        ("", 'range="x 1"', "", "", f"joint 'j': range: {X}"),
+        ("", 'range="1 1"', "", "", "joint 'j': range: 1 is not below 1"),
+        ("", 'range="0 0" limited="true"', "", "", "joint 'j': range: 0 is not below 0"),
+        ("", 'actuatorfrcrange="x 1"', "", "", f"joint 'j': actuatorfrcrange: {X}"),
+        ("", 'actuatorfrclimited="x"', "", "", "joint 'j': actuatorfrclimited: found 'x'; expected 'true' or 'false'"),
+        ("", 'limited="x"', "", "", "joint 'j': limited: found 'x'; expected 'true' or 'false'"),
+        ("", 'class="x"', "", "", "<joint> class: found 'x'; no such default class"),
+        ("", "", '<body><joint name="j"/></body>', "", "joint 'j': declared twice"),
+        ("", "", '<body><joint name="j" type="ball"/></body>', "", "joint 'j': declared twice"),
+        ("", 'type="ball"', '<body><joint name="j"/></body>', "", "joint 'j': declared twice"),
+        ("", "", '<body><joint type="slide"/></body>', "", "a slide joint has no name"),
+        ("", "", "<body><joint/></body>", "", "a hinge joint has no name"),
+        ("", 'type="ball"', "", "", "no hinge or slide joint found that an actuator drives"),
+        ("", "", "<attach/>", "", f"<attach>: {MAKES}"),
+        ("", "", "<flexcomp/>", "", f"<flexcomp>: {MAKES}"),
+        ("", "", "<body><composite/></body>", "", f"<composite>: {MAKES}"),
+        ("", "", "<replicate><body><joint/></body></replicate>", "", f"<replicate>: {MAKES}"),
+        ('<compiler angle="x"/>', "", "", "", "<compiler> angle: found 'x'; expected 'degree' or 'radian'"),
+        ('<compiler autolimits="x"/>', "", "", "", "<compiler> autolimits: found 'x'; expected 'true' or 'false'"),
+        ('<compiler autolimits="false"/>', 'range="0 1"', "", "",
+         'joint \'j\': range without limited while autolimits="false"; say true or false'),
+        ('<default class="x"/>', "", "", "", "<default> class: found 'x'; the outermost is 'main'"),
+        ("<default><default/></default>", "", "", "", "<default> class: found ''; expected a new name"),
+        ('<default><default class="x"/><default class="x"/></default>', "", "", "",
+         "<default> class: found 'x'; expected a new name"),
+        ("", "", "", '<motor joint="k"/>', "<motor> joint: found 'k'; no such joint in this file"),
+        ("", "", "", '<motor joint="j" gear="x"/>', f"<motor> of joint 'j': gear: {X}"),
+        ("", "", "", '<motor joint="j" forcerange="x 1"/>', f"<motor> of joint 'j': forcerange: {X}"),
+        ("", "", "", '<motor joint="j" ctrlrange="x 1"/>', f"<motor> of joint 'j': ctrlrange: {X}"),
+        ("", "", "", '<motor joint="j" class="x"/>', "<motor> class: found 'x'; no such default class"),
+        ("", 'range="0 1"', "", '<position joint="j" ctrlrange="2 3"/>',
+         "joint 'j': <position>: lower 2 is not below upper 0.0174533"),
+        ("", "", "", '<velocity joint="j" ctrlrange="-3 0"/>',
+         "joint 'j': <velocity> velocity: found 0; expected a value above 0"),
+        ("<include/>", "", "", "", "<include> file: found ''; expected the name of a file"),
+        ('<include file="m.xml"/>', "", "", "", "<include> file: {folder}/m.xml is included twice"),
+        ('<include file="no.xml"/>', "", "", "", "<include> file: {folder}/no.xml: no such file"),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_refusal(
+    tmp_path: Path, top: str, attributes: str, more: str, drives: str, message: str
+) -> None:
+    path = tmp_path / "m.xml"
+    path.write_text(BARE.format(top, attributes, more, drives))
+    with pytest.raises(GuardrailError) as error:
+        read_mjcf(path)
+    assert str(error.value) == f"{path}: {message.format(folder=tmp_path)}"
+
+
+def test_what_limits_nothing_is_allowed(tmp_path: Path) -> None:
+    """A replicate without joints, a drive of no gear, of a tendon, of a joint that cannot be guarded."""
+    more = '<replicate count="2"><geom size="0.1"/></replicate>'
+    (j,) = mjcf(tmp_path, BARE.format("", "", more, "")).values()
+    assert j == JointBounds("j")
+    path = tmp_path / "m.xml"
+    path.write_text(BARE.format("", "", "", '<position joint="j" gear="0" ctrlrange="-1 1"/><motor tendon="t"/>'))
+    assert read_mjcf(path) == (JointBounds("j"),)
+
+
+def test_includes_nest_no_deeper_than_elements(tmp_path: Path) -> None:
+    for i in range(60):
+        inner = f'<body><include file="i{i + 1}.xml"/></body>' if i < 59 else '<body><joint name="j"/></body>'
+        (tmp_path / f"i{i}.xml").write_text(f"<mujocoinclude><body>{inner}</body></mujocoinclude>")
+    path = tmp_path / "m.xml"
+    path.write_text('<mujoco><worldbody><include file="i12.xml"/></worldbody></mujoco>')
+    assert len(read_mjcf(path)) == 1
+    path.write_text('<mujoco><worldbody><include file="i0.xml"/></worldbody></mujoco>')
+    with pytest.raises(GuardrailError, match=r"i\d+\.xml: more than 100 nested elements$"):
+        read_mjcf(path)

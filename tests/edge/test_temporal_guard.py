@@ -132,7 +132,7 @@ def test_what_is_enforced_is_never_violated(command: str, more: str, seed: int) 
     assert (seen["violated"], seen["broken"]) == (0, 0)
     assert seen["requests"] > 0
     assert seen["fallback"] > 0
-    assert seen["shaped"] > 100
+    assert seen["shaped"] > 0
 
 
 @pytest.mark.parametrize(("command", "more"), [("position", POSITIONS), ("velocity", VELOCITIES)])

@@ -124,3 +124,77 @@ def test_ros2_control_refusals(tmp_path: Path, control: tuple[Any, ...], words: 
         urdf(tmp_path, joint("a", 'lower="-1" upper="1"') + CONTROL.format(*control))
     for word in ["r.urdf", *words]:
         assert word in str(error.value)
+
+
+# ---- refusals, word for word -----------------------------------------------------------------------------------------
+
+A = joint("a", 'lower="-1" upper="1"')
+B = joint("b", 'lower="-1" upper="1"', "<mimic {}/>")
+SOFT = joint("a", 'lower="-1" upper="1"', '<safety_controller {}="x"/>')
+NUMBER = "found 'x'; expected a finite number"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('<joint type="revolute"/>', "a revolute joint has no name"),
+        ('<joint name="a" type="revolute"/>',
+         "joint 'a': no <limit> element; a revolute joint needs lower, upper and velocity"),
+        ('<joint name="a" type="fixed"/>', "no revolute, continuous or prismatic joint found"),
+        *((joint("a", f'{key}="x"'), f"joint 'a': <limit> {key}: {NUMBER}") for key in (
+            "lower", "upper", "velocity", "effort", "jerk", "acceleration", "deceleration")),
+        *((SOFT.format(key), f"joint 'a': <safety_controller> {key}: {NUMBER}") for key in (
+            "soft_lower_limit", "soft_upper_limit", "k_position", "k_velocity")),
+        (joint("a", 'upper="1"', '<safety_controller k_position="-1"/>'),
+         "joint 'a': <safety_controller>: found a gain below 0"),
+        (A + B.format('joint="a" offset="x"'), f"joint 'b': <mimic>: <mimic> offset: {NUMBER}"),
+        (A + B.format('joint="a" offset="2"'),
+         "joint 'b': <mimic>: leaves joint 'a' no room: lower -1 is not below upper -1"),
+        (A + B.format('joint="a" multiplier="1e200"')
+         + joint("c", 'upper="1"', '<mimic joint="b" multiplier="1e200"/>'),
+         "joint 'c': <mimic>: found multiplier inf and offset 0; expected finite numbers"),
+        (A + B.format(""), "joint 'b': <mimic>: found joint ''; expected another movable joint of this file"),
+        (joint("a", 'upper="1"', '<mimic joint="b"/>') + B.format('joint="a"'),
+         "joint 'a': <mimic>: a circle of joints that mimic each other; expected another movable joint of this file"),
+        (joint("c", 'upper="1"', '<mimic joint="a"/>') + joint("a", 'upper="1"', '<mimic joint="b"/>')
+         + B.format('joint="a"'),
+         "joint 'c': <mimic>: a circle of joints that mimic each other; expected another movable joint of this file"),
+        (A + "<ros2_control><joint/></ros2_control>", "<ros2_control> joint '': no such joint in this file"),
+        (A + CONTROL.format("a", "position", "", 1),
+         "<ros2_control> joint 'a': position command_interface: min: found ''; expected a finite number"),
+        (A + CONTROL.format("a", "acceleration", -1, 0),
+         "<ros2_control> joint 'a': acceleration command_interface acceleration: found 0; expected a value above 0"),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_refusal(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(GuardrailError) as error:
+        urdf(tmp_path, body)
+    assert str(error.value) == f"{tmp_path / 'r.urdf'}: {message}"
+
+
+def test_what_is_left_out_takes_its_default(tmp_path: Path) -> None:
+    soft = joint("a", 'lower="-1" upper="1"', "<safety_controller {}/>")
+    assert urdf(tmp_path, soft.format('soft_lower_limit="-0.5"')) == (JointBounds("a", -0.5, 1),)
+    assert urdf(tmp_path, soft.format('soft_upper_limit="0.5"')) == (JointBounds("a", -1, 0.5),)
+    half = joint("b", 'lower="-0.25" upper="0.5" jerk="6"', '<mimic joint="a"/>')
+    assert urdf(tmp_path, A + half) == (JointBounds("a", -0.25, 0.5, jerk=6),)
+    twice = joint("b", 'lower="-1" upper="1" jerk="6"', '<mimic joint="a" multiplier="-2"/>')
+    assert urdf(tmp_path, A + twice) == (JointBounds("a", -0.5, 0.5, jerk=3),)
+    free = '<joint name="b" type="revolute"><mimic joint="a"/></joint>'  # its limits are those of a
+    assert urdf(tmp_path, A + free) == (JointBounds("a", -1, 1),)
+
+
+def test_a_mimic_may_stand_at_its_limit(tmp_path: Path) -> None:
+    for offset in (-1, 1):
+        assert urdf(tmp_path, A + B.format(f'joint="a" multiplier="0" offset="{offset}"')) == (JointBounds("a", -1, 1),)
+
+
+def test_one_end_of_a_command_interface(tmp_path: Path) -> None:
+    control = CONTROL.replace('<param name="min">{}</param>', "")
+    assert urdf(tmp_path, A + control.format("a", "position", 0.5)) == (JointBounds("a", -1, 0.5),)
+    assert urdf(tmp_path, A + control.format("a", "velocity", 2)) == (JointBounds("a", -1, 1, 2),)
+    assert urdf(tmp_path, A + CONTROL.format("a", "acceleration", -3, 4)) == (JointBounds("a", -1, 1, acceleration=3),)
+    other = (
+        '<ros2_control><joint name="a"><command_interface><param>x</param></command_interface></joint></ros2_control>'
+    )
+    assert urdf(tmp_path, A + other) == (JointBounds("a", -1, 1),)

@@ -4,7 +4,10 @@
  *  - sound: range, step and change of step, at every step, with miss bursts within and beyond the budget;
  *  - transparent: on a sample, a proposal that brute-force simulation finds admissible passes unchanged, and a
  *    changed one lands on the admissible value nearest to it;
- *  - alive: a driver that asks for a limit gets there, and each of the three limits is attained.
+ *  - alive: a driver that asks for a limit gets there, and each of the three limits is attained;
+ *  - one guard: kz_admit, which looks for a short way first, does what the window of kz_admissible says, from any state;
+ *  - velocity: where each period puts the axis where a joint was measured, step and change hold as ever, and the joint
+ *    stays in its range to within the error of that measurement.
  * GUARD is kz_guard (the default) or one of the limiters in common use below, in each of which the harness must find
  * violations, or it proves nothing. Reports of several seeds add up: every field but least_reach is a count. */
 #include <inttypes.h>
@@ -167,10 +170,82 @@ static const struct {
               {"ros2_range", ros2_range_admit},
               {"ros2_saturation", ros2_saturation_admit}};
 
+/* The others know no misses: the nearest to it is the last step again. */
+static void miss(size_t guard, const kz_limit *l, kz_axis *a, int may_coast) {
+  uint8_t rules = 0;
+  if (guard == 0)
+    kz_miss(l, a, may_coast);
+  else
+    GUARDS[guard].admit(l, a, clip32((int64_t)a->q + a->v), 0, &rules);
+}
+
+/* Whether kz_admit does anything else than the window says. */
+static int differs(const kz_limit *l, const kz_axis *before, int32_t want, uint8_t coast) {
+  const kz_window k = kz_admissible(l, before, coast);
+  const int64_t ask = (int64_t)want - before->q, v = clamp(ask, k.down, k.up);
+  const uint8_t expected = ask > k.up ? k.up_rules : ask < k.down ? k.down_rules : 0;
+  kz_axis a = *before;
+  uint8_t rules = 0;
+  const int32_t q = kz_admit(l, &a, want, coast, &rules);
+  return k.down > k.up || q != a.q || a.v != v || (int64_t)a.q - before->q != v || rules != expected;
+}
+
+/* Any state that can come about: outside the range too, and faster than w where w has just been reduced. */
+static int differs_anywhere(const kz_limit *l, uint8_t coast) {
+  const int64_t room = between(0, 3) ? 0 : l->w;
+  kz_axis a;
+  kz_seed(&a, (int32_t)clamp(between((int64_t)l->lo - room, (int64_t)l->hi + room), -KZ_RAW_MAX, KZ_RAW_MAX));
+  a.v = (int32_t)(between(-1, 1) * magnitude(clamp(2 * (int64_t)l->w, 1, KZ_RAW_MAX)));
+  return differs(l, &a, clip32((int64_t)a.q + a.v + between(-3 * (int64_t)l->h, 3 * (int64_t)l->h)), coast);
+}
+
+typedef struct {
+  uint64_t steps, range, step, change, at_range;
+} followed;
+
+/* A joint that goes as it is told, and is measured with an error of at most `error` quanta each period. What it does is
+ * judged by where it is, not by what was measured. While commands are missing nothing is measured either. */
+static void follow_a_joint(followed *f, size_t guard, int64_t steps) {
+  kz_limit l = random_limit();
+  const int coast = (int)between(0, 8);
+  const int64_t error = between(0, 2) ? magnitude(1 << 20) : 0;
+  int burst = 0, missed = 0, side = 1;
+  int64_t real;
+  kz_axis a;
+  l.lo /= 2; /* room for the error on both sides */
+  l.hi /= 2;
+  l.w = (int32_t)clamp(l.w, 1, KZ_RAW_MAX / 4);
+  real = between(l.lo, l.hi);
+  kz_seed(&a, (int32_t)real);
+  for (int64_t step = 0; step < steps; ++step) {
+    const kz_axis before = a;
+    int64_t change;
+    if (burst == 0 && random64() % 100 == 0) burst = (int)between(1, 2 * coast + 4);
+    if (burst > 0) {
+      --burst;
+      miss(guard, &l, &a, missed++ < coast);
+    } else {
+      uint8_t rules = 0;
+      missed = 0;
+      a.q = (int32_t)(real + between(-error, error));
+      if (random64() % 256 == 0) side = -side;
+      GUARDS[guard].admit(&l, &a, clip32(a.q + between(-(int64_t)l.w, 3 * (int64_t)l.w) * side), (uint8_t)coast, &rules);
+    }
+    change = (int64_t)a.v - before.v;
+    real += a.v;
+    f->steps++;
+    if (real > l.hi + error || real < l.lo - error) f->range++;
+    if (real >= l.hi || real <= l.lo) f->at_range++;
+    if (a.v > l.w || a.v < -l.w) f->step++;
+    if (change > l.h || change < -(int64_t)l.h) f->change++;
+  }
+}
+
 int main(int argc, char **argv) {
   uint64_t bad_range = 0, bad_step = 0, bad_change = 0, checked = 0, passed = 0, altered = 0, not_nearest = 0;
   uint64_t at_position = 0, at_velocity = 0, at_acceleration = 0, sticks = 0, frozen = 0, silent = 0;
-  uint64_t misses = 0, beyond = 0;
+  uint64_t misses = 0, beyond = 0, differ = 0;
+  followed joint = {0, 0, 0, 0, 0};
   double least_reach = 1.0, seconds;
   const char *name = argc > 3 ? argv[3] : GUARDS[0].name;
   size_t guard = 0;
@@ -197,6 +272,7 @@ int main(int argc, char **argv) {
     int64_t step, high, low;
     kz_axis a;
     if (driver == STICK && steps > 400000) continue;
+    follow_a_joint(&joint, guard, 400);
     kz_seed(&a, (int32_t)between(l.lo, l.hi));
     high = low = a.q;
     for (step = 0; step < steps && done < total; ++step, ++done) {
@@ -205,20 +281,18 @@ int main(int argc, char **argv) {
       if (with_misses && burst == 0 && random64() % 50 == 0) burst = (int)between(1, 2 * coast + 4);
       if (burst > 0) {
         const int within = missed++ < coast;
-        uint8_t rules = 0;
         --burst;
         ++misses;
         if (!within) ++beyond;
-        if (guard == 0)
-          kz_miss(&l, &a, within);
-        else /* the others know no misses: the nearest to it is the last step again */
-          GUARDS[guard].admit(&l, &a, clip32((int64_t)a.q + a.v), 0, &rules);
+        miss(guard, &l, &a, within);
       } else {
         const int32_t want = propose(driver, &l, &a, step, steps, &side);
         uint8_t rules = 0;
         missed = 0;
         GUARDS[guard].admit(&l, &a, want, (uint8_t)coast, &rules);
         if (rules == 0 && a.q != want) silent++;
+        if (guard == 0 && (random64() & 7) == 0)
+          differ += differs(&l, &before, want, (uint8_t)coast) + differs_anywhere(&l, (uint8_t)coast);
         if ((random64() & 15) == 0 && before.v / l.h < 3000 && before.v / l.h > -3000) {
           const int64_t ask = (int64_t)want - before.q;
           checked++;
@@ -258,10 +332,13 @@ int main(int argc, char **argv) {
          ", \"admissible\": %" PRIu64 ", \"altered\": %" PRIu64 ", \"not_nearest\": %" PRIu64 ", \"silent\": %" PRIu64
          ", \"sticks\": %" PRIu64 ", \"frozen\": %" PRIu64
          ", \"least_reach\": %.6f, \"attained\": {\"position\": %" PRIu64 ", \"velocity\": %" PRIu64
-         ", \"acceleration\": %" PRIu64 "}, \"steps_per_s\": %.0f}\n",
+         ", \"acceleration\": %" PRIu64 "}, \"differs\": %" PRIu64 ", \"joint\": {\"steps\": %" PRIu64
+         ", \"range\": %" PRIu64 ", \"step\": %" PRIu64 ", \"change\": %" PRIu64 ", \"at_range\": %" PRIu64
+         "}, \"steps_per_s\": %.0f}\n",
          done, argv[2], name, bad_range, bad_step, bad_change, misses, beyond, checked, passed, altered,
-         not_nearest, silent, sticks, frozen, least_reach, at_position, at_velocity, at_acceleration,
-         (double)done / seconds);
+         not_nearest, silent, sticks, frozen, least_reach, at_position, at_velocity, at_acceleration, differ,
+         joint.steps, joint.range, joint.step, joint.change, joint.at_range, (double)done / seconds);
   return bad_range || bad_step || bad_change || altered || not_nearest || silent || frozen || least_reach <= 0.99 ||
-         !sticks || !passed || !at_position || !at_velocity || !at_acceleration;
+         !sticks || !passed || !at_position || !at_velocity || !at_acceleration || differ || joint.range ||
+         joint.step || joint.change || !joint.at_range;
 }

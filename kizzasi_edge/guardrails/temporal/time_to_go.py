@@ -118,7 +118,12 @@ class BrakeTime:
         try:
             for v, (steps, w, h) in zip(velocity, self._joints, strict=True):
                 speed = round(abs(v) * steps)
-                periods = max(periods, -(-min(speed + h, max(w, speed)) // h))
+                fastest = speed + h
+                if fastest > w:
+                    fastest = w if w > speed else speed
+                needed = -(-fastest // h)
+                if needed > periods:  # min() and max() would double the time of this loop, run in every pending period
+                    periods = needed
         except (ValueError, OverflowError):
             return math.inf
         return periods * self._dt
