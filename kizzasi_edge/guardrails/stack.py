@@ -8,40 +8,34 @@ drive.
 from __future__ import annotations
 
 import logging
-import math
 import struct
-import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from kizzasi_edge.errors import GuardrailError, InputError
+from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.builder import Builder
 from kizzasi_edge.guardrails.core import CoreDrive
 from kizzasi_edge.guardrails.drive import Drive
 from kizzasi_edge.guardrails.explain import explain_faults, explain_needs
 from kizzasi_edge.guardrails.faults import Action, Event, FaultMachine, State, advance
+from kizzasi_edge.guardrails.inputs import F32, FloatArray, Inputs
 from kizzasi_edge.guardrails.parts import Parts, build_parts
+from kizzasi_edge.guardrails.senses import Senses
 from kizzasi_edge.guardrails.spec import GuardFile, load_spec
 from kizzasi_edge.guardrails.verdict import Status, Verdict
-
-FloatArray = npt.NDArray[np.float32]
-Floats = Sequence[float]
 
 _log = logging.getLogger(__name__)
 _STATE_AND_CAUSE = struct.Struct("=II")
 _STATUS = struct.Struct("=i")
 _ESTOP, _PASS = _STATUS.pack(Status.ESTOP), int(Status.PASS)
-_NON_FINITE, _LATE, _TEMPORAL = int(Event.NON_FINITE), int(Event.LATE), int(Event.TEMPORAL)
-_UNMEASURED, _EXCEPTION = int(Event.SENSOR_NON_FINITE), int(Event.EXCEPTION)
+_NON_FINITE, _LATE, _EXCEPTION = int(Event.NON_FINITE), int(Event.LATE), int(Event.EXCEPTION)
 _UNFOLLOWED = _NON_FINITE | _EXCEPTION
-_CLOCK = int(Event.CLOCK_BACKWARD | Event.CLOCK_JUMP)
 _BIT = {_NON_FINITE: 16, _LATE: 32}
-_F32 = np.dtype(np.float32)  # comparing with the type itself would build this at each step
 
 
 class Guardrails:
@@ -69,27 +63,23 @@ class Guardrails:
         self._describe = parts.describe
         self._follow = parts.drive.follow
         self._core = parts.drive if isinstance(parts.drive, CoreDrive) else None
-        self.temporal, self._watch = parts.temporal, parts.watch
-        self._stamped, self._needs_position = parts.stamped, parts.needs_position
+        self.temporal = parts.temporal
         self.faults = FaultMachine(parts.fault_limits)
         self.hang_s = parts.fault_limits.hang_ticks / self.rate_hz
         self.layout = parts.layout
         self.joints, self.shape = self.layout.channels, self.drive.shape
-        self.measures = tuple(dict.fromkeys((*self.drive.measures, *(("position",) if self._needs_position else ()))))
+        watched = ("position",) if parts.needs_position else ()
+        self.measures = tuple(dict.fromkeys((*self.drive.measures, *watched)))
         self.signals: tuple[str, ...] = () if self.temporal is None else self.temporal.signals
-        self._known = frozenset(self.signals)
         self.quanta: npt.NDArray[np.float64] = np.array([limit.quantum for limit in self.lattice])
-        self._n = len(self.joints)
-        own = len(self.rows) - (0 if self.temporal is None else len(self.temporal.rows))
-        self._own_rows, self._own_mask = own, (1 << own) - 1
-        self._zeros = [0.0] * len(self.limits)
-        self._samples, self._period_ns = 0, round(1e9 / self.rate_hz)
+        self._inputs = Inputs(
+            self.where, self.shape, self.output_names, self.measures, frozenset(self.signals), parts.stamped
+        )
+        self._senses = Senses(parts, self.rate_hz)
         self._checked: FloatArray | None = None  # the last `out`: mostly the next one too
-        self._signals: Mapping[str, float] | None = None  # the last: where only the proposal is late, they hold on
         self._asked: deque[Event] = deque()
         self._seeded = self.command == "pose"
-        self._observed = bool(self.drive.measures) or self._watch is not None or self.temporal is not None
-        self._calm = not self._observed
+        self._calm = not self._senses.needed
         self._record = self.drive.record
         self._live = Verdict(self.layout, self._record)
 
@@ -120,15 +110,12 @@ class Guardrails:
 
         Outside the limits an axis may then only move inwards, at an eighth of its speed.
         """
-        self.drive.seed(self._vector(position, "position"))
+        self.drive.seed(self._inputs.place(position))
         self._seeded = True
         self._asked.clear()
         self.faults.reset()
         self.drive.derate(False)
-        if self._watch is not None:
-            self._watch.reset()
-        if self.temporal is not None:
-            self.temporal.reset()
+        self._senses.reset()
         self._mark()
 
     def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
@@ -158,7 +145,7 @@ class Guardrails:
         Raises :class:`GuardrailError` without a measurement that is needed, :class:`InputError` on a wrong shape; the
         guard then stands where it stood.
         """
-        out = np.empty(self.shape, _F32)
+        out = np.empty(self.shape, F32)
         self._run(command, out, position, velocity, signals, stamp_ns)
         if self.temporal is None:
             return out, Verdict(self.layout, self._record[:], stamp_ns)
@@ -177,7 +164,8 @@ class Guardrails:
     ) -> Verdict:
         """:meth:`step` into ``out``. The verdict returned is the guard's own: it changes with the next call."""
         if out is not self._checked:
-            self._check_out(out)
+            self._inputs.out(out)
+            self._checked = out
         self._run(command, out, position, velocity, signals, stamp_ns)
         return self._refresh(stamp_ns)
 
@@ -185,13 +173,10 @@ class Guardrails:
         """One period without a proposal, for the reason ``events``: coast within the budget, then brake."""
         if not self._seeded:
             raise GuardrailError(f"{self.where}: a guard that has no position yet cannot coast or brake")
-        if out is not self._checked:
-            self._check_out(out)
-        self._samples += 1
+        self._inputs.out(out)
         now = int(events)
         try:
-            if self.temporal is not None:
-                self._update_rules(self.drive.applied(), None, None, None, self._signals if now == _LATE else None)
+            now |= self._senses.miss(late=now == _LATE)
         except Exception as exc:
             now |= self._failed(exc)
         self._react(now, None, out)
@@ -218,7 +203,7 @@ class Guardrails:
     def explain(self) -> str:
         """What is enforced and under which assumptions, in words."""
         rules = [] if self.temporal is None else ["", *self.temporal.explain()]
-        needs = explain_needs(self.measures, self.signals, self.command, stamped=self._stamped)
+        needs = explain_needs(self.measures, self.signals, self.command, stamped=self._inputs.stamped)
         faults = explain_faults(self.spec.faults, self.faults.limits, self.command)
         return "\n".join([*self._describe(), *rules, "", *needs, "", *faults])
 
@@ -233,17 +218,13 @@ class Guardrails:
         signals: Mapping[str, float] | None,
         stamp_ns: int,
     ) -> None:
-        if type(command) is not np.ndarray or command.dtype is not _F32:
-            command = self._numbers(command)
-        if command.shape != self.shape:
-            raise InputError(
-                f"command: found shape {command.shape}; expected {self.shape}, for {list(self.joints)[:16]}"
-            )
+        if type(command) is not np.ndarray or command.dtype is not F32 or command.shape != self.shape:
+            command = self._inputs.command(command)
         if not self._seeded:
             self._first(position, velocity, signals, stamp_ns)
         if self._calm and not self._asked:
             if velocity is not None or signals is not None:
-                self._inputs(None, velocity, signals, stamp_ns)
+                self._inputs.measured(None, velocity, signals, stamp_ns)
         elif self._observe(command, out, position, velocity, signals, stamp_ns):
             return
         try:  # nominal so far: follow, and ask the machine only if that finds something
@@ -263,25 +244,15 @@ class Guardrails:
         stamp_ns: int,
     ) -> bool:
         """Where there is more to look at than the command. True: that has decided the period."""
-        q, v = self._inputs(position, velocity, signals, stamp_ns)
-        self._signals = signals
-        events = 0
+        q, v = self._inputs.measured(position, velocity, signals, stamp_ns)
+        state = self.faults.memory.state
+        # What is latched is not active: it could never be cleared.
+        active = _STATUS.unpack_from(self._record)[0] != _PASS and state < State.REARM
         try:
-            at, speed = None if q is None else q.tolist(), None if v is None else v.tolist()
-            usable = (at is None or math.isfinite(sum(at))) and (speed is None or math.isfinite(sum(speed)))
-            if usable and q is not None:
-                self.drive.measure(q, v)
-            if self._watch is not None or self.temporal is not None:
-                applied = self.drive.applied()
-                if self._watch is not None:
-                    events |= self._watched(applied[0], at, speed, stamp_ns)
-                if self.temporal is not None:
-                    events |= self._update_rules(applied, command, at, speed, signals)
-            if self._watch is None and not usable:
-                events |= _UNMEASURED
+            events = self._senses.look(command, q, v, signals, stamp_ns, active=active)
         except Exception as exc:
-            events |= self._failed(exc)
-        if not (events or self.faults.memory.state or self._asked):
+            events = self._failed(exc)
+        if not (events or state or self._asked):
             return False
         self._react(events, command, out)
         return True
@@ -333,65 +304,15 @@ class Guardrails:
         _STATE_AND_CAUSE.pack_into(self._record, 4, memory.state, memory.cause if memory.state else 0)
         if memory.state == State.ESTOP:
             self._record[0:4] = _ESTOP
-        self._calm = not (memory.state or self._observed or self._asked)
-
-    def _update_rules(
-        self,
-        applied: tuple[Floats, Floats],
-        command: FloatArray | None,
-        q: Floats | None,
-        v: Floats | None,
-        signals: Mapping[str, float] | None,
-    ) -> int:
-        rules, core = self.temporal, self._core
-        assert rules is not None
-        engaged = rules.update(*applied, q, v, None if command is None else command.tolist(), signals)
-        if rules.rows and core is not None:
-            core.enable(self._own_mask | rules.enabled_rows << self._own_rows)
-        return _TEMPORAL if engaged else 0
-
-    def _watched(self, applied: Floats, q: Floats | None, v: Floats | None, stamp_ns: int) -> int:
-        assert self._watch is not None
-        if self.command == "pose":
-            q = v = None  # it has no joints to watch
-        where = applied if q is None else q
-        if not stamp_ns:  # one sample a period
-            self._samples += 1
-            stamp_ns = self._samples * self._period_ns
-        events = self._watch.check(
-            where,
-            self._zeros if v is None else v,
-            applied if self.command == "position" else where,
-            stamp_ns,
-            time.monotonic_ns() if self._stamped else stamp_ns,
-            # What is latched is not active: it could never be cleared.
-            active=_STATUS.unpack_from(self._record)[0] != _PASS and self.faults.memory.state < State.REARM,
-        )
-        return int(events) if self._stamped else int(events) & ~_CLOCK
+        self._calm = not (memory.state or self._senses.needed or self._asked)
 
     def _failed(self, exc: Exception) -> int:
         """Our own fault: report it, and stop."""
         _log.exception("%s: the guard raised; it brakes and stays", self.where, exc_info=exc)
         return _EXCEPTION
 
-    # ---- arguments ---------------------------------------------------------------------------------------------------
-
     def _ask(self, event: Event) -> None:
         self._asked.append(event)
-
-    def _numbers(self, command: npt.ArrayLike) -> FloatArray:
-        """A command as float32; what that cannot hold becomes infinite."""
-        try:
-            with np.errstate(over="ignore"):
-                return np.asarray(command, np.float32)
-        except (TypeError, ValueError) as exc:
-            raise InputError(f"command: {exc}; expected numbers") from None
-
-    def _check_out(self, out: FloatArray) -> None:
-        if out.shape != self.shape or out.dtype != _F32 or not out.flags.writeable:
-            kind = "" if out.flags.writeable else "read-only "
-            raise InputError(f"out: found {kind}{out.dtype} {out.shape}; expected float32 {self.shape}")
-        self._checked = out
 
     def _first(
         self,
@@ -402,56 +323,14 @@ class Guardrails:
     ) -> None:
         """The first step: stand where the joints are, if it is one."""
         if position is None and self.command == "velocity" and not self.drive.measures:
-            position = np.zeros(self._n)  # no joint has a range: it does not matter where they are
+            position = np.zeros(self.shape)  # no joint has a range: it does not matter where they are
         if position is None:
             raise GuardrailError(
                 f"{self.where}: the first step needs position=, the measured positions of {list(self.joints)}"
             )
-        self._inputs(position, velocity, signals, stamp_ns)
-        self.drive.seed(self._vector(position, "position"))
+        self._inputs.measured(position, velocity, signals, stamp_ns)
+        self.drive.seed(self._inputs.place(position))
         self._seeded = True
-
-    def _measured(self, value: npt.ArrayLike | None, name: str) -> npt.NDArray[np.float64] | None:
-        """A measurement as (n,); what it holds may be NaN."""
-        if value is None:
-            if name in self.measures:
-                raise GuardrailError(f"{self.where}: {name}=: missing; this guard needs it every period")
-            return None
-        array = np.asarray(value, np.float64)
-        if array.shape != self.shape:
-            raise InputError(
-                f"{name}: found shape {array.shape}; expected {self.shape}, for {list(self.output_names)[:16]}"
-            )
-        return array
-
-    def _vector(self, value: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
-        array = self._measured(value, name)
-        assert array is not None
-        if not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array))[0])
-            raise InputError(f"{name}[{bad}] ({self.output_names[bad]}): found {array[bad]}; expected a finite number")
-        return array
-
-    def _inputs(
-        self,
-        position: npt.ArrayLike | None,
-        velocity: npt.ArrayLike | None,
-        signals: Mapping[str, float] | None,
-        stamp_ns: int,
-    ) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.float64] | None]:
-        """Position and velocity, checked like the rest."""
-        q, v = self._measured(position, "position"), self._measured(velocity, "velocity")
-        if signals is not None:
-            self._check_signals(signals)
-        if self._stamped and not stamp_ns:
-            raise InputError("stamp_ns: missing; [faults] stale_ms and clock_jump_ms need the inputs' receive time")
-        return q, v
-
-    def _check_signals(self, signals: Mapping[str, float]) -> None:
-        if not self._known.issuperset(signals):
-            unknown = signals.keys() - self._known
-            used = f"; the rules read {list(self.signals)}" if self.signals else ", but no rule reads a signal"
-            raise GuardrailError(f"{self.where}: signals {sorted(unknown)} are given{used}")
 
     def _refresh(self, stamp_ns: int) -> Verdict:
         live, rules = self._live, self.temporal

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kizzasi_edge.guardrails import Guardrails, State, Verdict, stack
+from kizzasi_edge.guardrails import Guardrails, State, Verdict, senses
 from kizzasi_edge.guardrails.dynamics import Dynamics
 from kizzasi_edge.guardrails.spec import parse_spec
 
@@ -274,7 +274,7 @@ PAN, LIFT, ELBOW, WRIST_1, WRIST_2, WRIST_3 = range(6)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Any]]:
     """The guard's clock, two milliseconds a period: a busy machine is not what is tested. Gives a fresh stamp."""
     now = [1_000_000_000]
-    monkeypatch.setattr(stack, "time", SimpleNamespace(monotonic_ns=lambda: now[0]))
+    monkeypatch.setattr(senses, "time", SimpleNamespace(monotonic_ns=lambda: now[0]))
 
     def period(_: int) -> dict[str, Any]:
         now[0] += 2_000_000
@@ -397,7 +397,7 @@ def test_what_each_key_of_faults_watches(
     given: dict[str, Any], state: State, cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_000_000_000]
-    monkeypatch.setattr(stack, "time", SimpleNamespace(monotonic_ns=lambda: now[0]))
+    monkeypatch.setattr(senses, "time", SimpleNamespace(monotonic_ns=lambda: now[0]))
     guard = Guardrails.load(ARM)
     start = [0.0, -1.5, 1.0, 6.25, 0.0, 0.0]
     guard.reset(start)

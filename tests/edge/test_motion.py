@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails import Guardrails
+from kizzasi_edge.guardrails.builder import Builder
 from kizzasi_edge.guardrails.coupled import MAX_ROWS
 from kizzasi_edge.guardrails.lattice import LatticeLimits
+from kizzasi_edge.guardrails.motion import margins_of
 
 RATE = 100.0
 FILE = """schema = 1
@@ -119,6 +122,13 @@ def test_the_lattice_of_what_is_sent(tmp_path: Path) -> None:
     assert (a.h, b.h) == (1309, 1310)
 
 
+@pytest.mark.parametrize(("margin", "expected"), [("0", [0.0, 0.0]), ("0.25", [0.25, 0.25]), ("[0, 0.5]", [0.0, 0.5])])
+def test_margins_of_each_joint(tmp_path: Path, margin: str, expected: list[float]) -> None:
+    margins = margins_of(load(tmp_path, joints=f"margin = {margin}").spec, 2)
+    assert margins == expected
+    assert all(type(x) is float for x in margins)
+
+
 @pytest.mark.parametrize("command", ["position", "velocity"])
 @pytest.mark.parametrize(
     ("kind", "keys"),
@@ -149,3 +159,97 @@ def test_a_coupled_rule_means_the_same_whatever_is_commanded(
         at, before = at + speed / RATE, speed
     assert most <= edge * (1 + 1e-9)
     assert most > 0.98 * edge
+
+
+# ---- what the temporal rules and the inertias add --------------------------------------------------------------------
+
+
+def joints_of(command: str = "position", **guard: Any) -> Builder:
+    builder = Guardrails.builder(rate_hz=RATE, velocity_scale=1.0, command=command, **guard)
+    for name in ("a", "b"):
+        builder.joint(name, position=(-1, 1), velocity=2.0, acceleration=16.0)
+    return builder
+
+
+def test_rows_of_temporal_rules_come_last_and_leave_room() -> None:
+    def build(least: float) -> Guardrails:
+        builder = joints_of().constraint("quadratic", "disc", diagonal={"a": 1.0, "b": 1.0}, max=0.25)
+        builder.constraint("linear", "sum", a={"a": 1.0, "b": 1.0}, max=0.9)
+        return builder.temporal("far", "always far", atoms={"far": f"position.a >= {least}"}).build()
+
+    guard = build(0.25)
+    assert [row.name for row in guard.rows] == ["sum", "far"]
+    assert guard.layout.coupled == ("sum", "far", "disc")
+    guard.reset([0.3, 0.0])
+    for _ in range(100):
+        out, verdict = guard.step([-1.0, 0.0])
+        assert out[0] >= 0.25
+    assert "far" in verdict.rules
+    with pytest.raises(GuardrailError) as error:
+        build(0.75)  # outside the disc
+    text = "no position on the lattice within the joints' limits is left"
+    assert str(error.value) == f"builder: [constraint] 'far' conflicts with 'disc': {text}"
+
+
+PENDULUM = """<robot name="r"><link name="base"/><link name="arm"><inertial><origin xyz="1 0 0"/><mass value="1"/>
+<inertia ixx="0.01" iyy="0.01" izz="0.01" ixy="0" ixz="0" iyz="0"/></inertial></link>
+<joint name="a" type="revolute"><parent link="base"/><child link="arm"/><axis xyz="0 -1 0"/>
+<limit lower="-1" upper="1" velocity="2" effort="16"/></joint></robot>"""
+
+
+def test_efforts_follow_the_joints(tmp_path: Path) -> None:
+    """1 kg at 1 m: raising it at 2 W is 0.2 rad/s where it is level."""
+    pytest.importorskip("pinocchio")
+    (tmp_path / "r.urdf").write_text(PENDULUM)
+    builder = Guardrails.builder(rate_hz=RATE, velocity_scale=1.0)
+    builder.joint("a", position=(-1, 1), velocity=2.0, acceleration=16.0, effort=16.0)
+    builder.dynamics(urdf=str(tmp_path / "r.urdf"))
+    plain = builder.build()
+    assert plain.layout.coupled == ("a effort", "a effort")
+    assert plain.limits[0].acceleration == pytest.approx(6.13, abs=0.01)  # what gravity leaves of 16 N·m
+    guard = builder.constraint("power", "watts", max=2.0, hard=False).build()
+    assert guard.layout.coupled == ("a effort", "a effort", "watts")
+    guard.reset([-0.1])
+    for _ in range(60):
+        out, verdict = guard.step([1.0])
+    assert "watts" in verdict.rules
+    speed = float(guard.motion[1][0] * guard.quanta[0]) * RATE
+    assert 0.15 < speed < 0.21
+    assert abs(out[0]) < 0.1
+
+
+# ---- how it follows --------------------------------------------------------------------------------------------------
+
+
+def test_approach_runs_past_its_target_less_than_nearest(tmp_path: Path) -> None:
+    beyond = {}
+    for clamp in ("approach", "nearest"):
+        guard = load(tmp_path, guard=f'on_clamp = "{clamp}"')
+        guard.reset([-0.5, 0.0])
+        beyond[clamp] = max(float(guard.step([0.3, 0.0])[0][0]) for _ in range(200)) - 0.3
+    assert beyond["approach"] < 0.01 < 0.1 < beyond["nearest"]
+
+
+@pytest.mark.parametrize("kind", ["linear", "quadratic"])
+def test_a_rule_that_cannot_be_is_refused_by_its_name(tmp_path: Path, kind: str) -> None:
+    keys = {"linear": "a = { a = 1.0 }", "quadratic": "diagonal = { a = 1.0 }"}[kind]
+    for command in ("position", "velocity"):
+        with pytest.raises(GuardrailError, match=r"x\.guard\.toml: \[constraint\] 'edge' on: found 'acceleration'"):
+            load(tmp_path, command=command, rules=rule(kind, "edge", f'{keys}\nmax = 1\non = "acceleration"'))
+
+
+@pytest.mark.parametrize("command", ["position", "velocity"])
+@pytest.mark.parametrize(("first", "second", "given_up"), [(1, 2, "disc"), (2, 1, "keep")])
+def test_the_priority_of_soft_rules(command: str, first: int, second: int, given_up: str) -> None:
+    builder = joints_of(command).constraint("linear", "keep", a={"a": 1.0}, min=0.5, hard=False, priority=first)
+    builder.constraint("quadratic", "disc", diagonal={"a": 1.0}, max=0.09, hard=False, priority=second)
+    guard = builder.build()
+    at = np.array([0.4, 0.0])
+    guard.reset(at)
+    given: set[str] = set()
+    for _ in range(50):
+        out, verdict = guard.step(np.array([0.0, 0.0]) if command == "velocity" else at, position=at)
+        at = at + out / RATE if command == "velocity" else out.astype(np.float64)
+        given.update(verdict.given_up)
+    assert given_up in given
+    assert at[0] <= 0.3 + 1e-6 if given_up == "keep" else at[0] >= 0.5 - 1e-6
