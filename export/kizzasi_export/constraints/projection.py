@@ -38,8 +38,8 @@ class GuardProjection(nn.Module):
     """Proposed commands → what the guard would send, period after period.
 
     A guard that pursues far commands (``on_clamp = "approach"``) is taken as its exact projection, "nearest": what
-    training moves towards is the admissible set, which is the same. Joints are taken one by one: rules that couple them,
-    temporal rules and jerk limits are left to the deployed guard.
+    training moves towards is the admissible set, which is the same. Joints are taken one by one: rules that couple
+    them, temporal rules and jerk limits are left to the deployed guard.
 
     Args:
         guard: the deployed guard.
@@ -54,7 +54,9 @@ class GuardProjection(nn.Module):
     def __init__(self, guard: Guardrails, output_names: Sequence[str]) -> None:
         super().__init__()
         if guard.command != "position":
-            raise ConfigError(f"{guard.where}: [guard] command: found {guard.command!r}; expected 'position' to train by")
+            raise ConfigError(
+                f"{guard.where}: [guard] command: found {guard.command!r}; expected 'position' to train by"
+            )
         self.guard = guard
         columns = torch.as_tensor(command_order(tuple(output_names), guard.joints, guard.where))
         self.register_buffer("columns", columns, persistent=False)
