@@ -4,13 +4,21 @@ BIN := .venv/bin
 SOURCES := pyproject.toml setup.py constraints.txt $(shell find firmware_bridge -name '*.[ch]' -not -name '_kz_*' -o -name 'build_*.py')
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench docs prove clean
+.PHONY: demo test test-firmware lint bench docs prove mutate clean
 
 demo: .venv/.demo
 	$(BIN)/kizzasi-edge demo arm --seconds 30
 
 test: .venv/.dev
 	$(BIN)/pytest
+
+# The cross-compiled firmware in Unicorn and in QEMU; Debian's tools are installed where that is allowed.
+FIRMWARE_TOOLS := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
+test-firmware: .venv/.dev
+	{ command -v arm-none-eabi-gcc && command -v qemu-system-arm; } >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q $(FIRMWARE_TOOLS); } || \
+	  echo "apt install $(FIRMWARE_TOOLS): without them these tests skip"
+	$(BIN)/pytest -m "" -s -rs tests/firmware
 
 lint: .venv/.dev
 	$(BIN)/ruff check
@@ -28,6 +36,12 @@ bench: .venv/.dev
 # 10^9 adversarial joint-steps of the guard, 10^8 with coupled rules, 10^6 projections and formulas; many minutes.
 prove: .venv/.dev
 	$(BIN)/pytest -m prove -s tests/prove
+
+# Do the tests notice when the guard is changed? Hours; tests/mutation/README.md.
+mutate: .venv/.dev
+	$(BIN)/pip install -q 'mutmut>=3.8'
+	for c in kz_guard.c kz_rules.c; do $(BIN)/python tests/mutation/c_mutants.py $$c; done
+	$(BIN)/python tests/mutation/python_mutants.py all
 
 # The documents' commands and tables, checked against the code.
 docs: .venv/.dev

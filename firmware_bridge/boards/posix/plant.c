@@ -7,7 +7,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { HEADER = 16, ANSWER_HEADER = 4 };
+#include "../plant_message.h"
+
+enum { ANSWER_HEADER = 4 };
 
 int plant_connect(plant *p, const char *path) {
   struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -44,35 +46,15 @@ static int receive_all(int fd, uint8_t *data, size_t n, const volatile int *stop
   return 0;
 }
 
-static void ideal(plant *p, const kz_output *o) {
-  uint8_t i;
-  for (i = 0; i < p->n_sensors; ++i) {
-    const uint8_t c = (uint8_t)(i % p->n_channels);
-    if ((uint32_t)o->enabled >> c & 1) p->sensors[i] = o->out[c];
-  }
-}
-
 int plant_actuate(plant *p, const kz_output *o, const volatile int *stop) {
-  uint8_t buf[HEADER + 8 * KZ_NODE_CH];
-  const uint8_t n = p->n_channels;
-  uint8_t i;
+  uint8_t buf[PLANT_MESSAGE(KZ_NODE_CH)];
   if (p->fd < 0) {
-    ideal(p, o);
+    plant_ideal(p->sensors, o, p->n_channels, p->n_sensors);
     return 0;
   }
-  kz_put32(buf, o->t_us);
-  kz_put32(buf + 4, p->tick_us);
-  buf[8] = o->enabled != 0;
-  buf[9] = o->state;
-  buf[10] = o->boundary;
-  buf[11] = n;
-  kz_put32(buf + 12, o->session);
-  for (i = 0; i < n; ++i) {
-    kz_put32(buf + HEADER + 4 * i, (uint32_t)o->out[i]);
-    kz_put32(buf + HEADER + 4 * (n + i), (uint32_t)o->axis[i].q);
-  }
+  plant_message(buf, o, p->n_channels, p->tick_us);
   p->due = 1;
-  return send_all(p->fd, buf, HEADER + 8u * n, stop);
+  return send_all(p->fd, buf, PLANT_MESSAGE(p->n_channels), stop);
 }
 
 int plant_sense(plant *p, const volatile int *stop) {

@@ -1,0 +1,12 @@
+/* machine.c with an actuator driver that gets stuck at one setpoint, interrupts on: what the watchdog is for. */
+#define machine_actuate healthy_actuate
+#include "machine.c"
+#undef machine_actuate
+
+#define STUCK_AT 4242
+
+void machine_actuate(void *ctx, const kz_output *o) {
+  while (o->axis[0].q >= STUCK_AT) {
+  }
+  healthy_actuate(ctx, o);
+}
