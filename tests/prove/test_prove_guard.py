@@ -47,6 +47,8 @@ def _holds(prover: Path, steps: int, seeds: Sequence[int]) -> dict[str, Any]:
     assert total["altered"] == total["not_nearest"] == total["silent"] == total["frozen"] == 0
     assert min(report["least_reach"] for _, report in runs) > 0.99
     assert min(total["attained"].values()) > 0
+    assert total["differs"] == total["joint"]["range"] == total["joint"]["step"] == total["joint"]["change"] == 0
+    assert total["joint"]["at_range"] > 1000
     assert total["admissible"] > 1000
     assert total["misses"] - total["misses_beyond_budget"] > 1000
     assert total["misses_beyond_budget"] > 1000
@@ -92,6 +94,7 @@ def test_the_harness_catches_limiters_in_common_use(prover: Path, limiter: str, 
     assert report["violations"][breaks] > 1000
     assert report["violations"][keeps] == report["violations"]["step"] == 0
     assert min(report["attained"].values()) > 0
+    assert report["joint"][breaks] > 1000  # measured anew each period, it is no better
 
 
 def test_an_unknown_guard_is_refused(prover: Path) -> None:

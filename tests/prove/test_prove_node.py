@@ -1,0 +1,201 @@
+"""The session of the node, by exhaustive search of the C state machine: firmware_bridge/c/prove/search_node.c."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+C = Path(__file__).parents[2] / "firmware_bridge" / "c"
+# Every way from state to state that the page's table knows; what leads to INIT is a brown-out.
+WAYS = {
+    *("INIT-READY", "INIT-ESTOP"),
+    *("READY-INIT", "READY-ARMED", "READY-FAILSAFE", "READY-ESTOP"),
+    *("ARMED-INIT", "ARMED-READY", "ARMED-FAILSAFE", "ARMED-ESTOP"),
+    *("FAILSAFE-INIT", "FAILSAFE-READY", "FAILSAFE-ESTOP"),
+    *("ESTOP-INIT", "ESTOP-READY"),
+}
+
+# What could be wrong with a node: text of kz_node.c, what a careless hand made of it.
+MUTANTS = {
+    "ARM with any nonce": ("if (nonce != n->nonce) return KZ_ACK_WRONG_NONCE;\n  if (hash", "if (hash"),
+    "CLEAR with any nonce": ("if (nonce != n->nonce) return KZ_ACK_WRONG_NONCE;\n  if (n->inputs", "if (n->inputs"),
+    "ARM with any limits": ("if (hash != n->limits_hash) return KZ_ACK_WRONG_LIMITS_HASH;", ""),
+    "ARM from FAILSAFE": (
+        "if (n->state != KZ_STATE_READY) return KZ_ACK_WRONG_STATE;",
+        "if (n->state != KZ_STATE_READY && n->state != KZ_STATE_FAILSAFE) return KZ_ACK_WRONG_STATE;",
+    ),
+    "ARM again after a COMMAND": (
+        "!n->commanded && !n->stopping && seq == n->arm_seq",
+        "!n->stopping && seq == n->arm_seq",
+    ),
+    "ARM again with another seq": ("&& seq == n->arm_seq && nonce", "&& nonce"),
+    "the nonce is kept": ("n->session = 0;\n  n->nonce = fresh(n);", "n->session = 0;"),
+    "CLEAR while the button is pressed": ("if (n->inputs & KZ_IN_ESTOP) return KZ_ACK_ESTOP_INPUT;", ""),
+    "CLEAR without a measurement": ("if (!measured(n)) return KZ_ACK_NO_MEASUREMENT;", ""),
+    "CLEAR in motion": ("if (!at_rest(n) || (n->moving", "if ((n->moving"),
+    "CLEAR while it falls": (" || (n->moving & (uint16_t)~n->enabled)", ""),
+    "CLEAR again has an effect": (
+        "&& nonce == n->cleared_with) return KZ_ACK_OK; /* lost ACK */",
+        "&& nonce == n->cleared_with) return enter_ready(n), KZ_ACK_OK;",
+    ),
+    "COMMAND of any session": ("len < 4 || kz_get32(p) != n->session ||", ""),
+    "COMMAND of the last half second": (
+        "if (n->now - obs >= (uint32_t)ttl * 1000u) {",
+        "if (n->now - obs >= 500000u) {",
+    ),
+    "COMMAND with any ttl": ("if (ttl > n->ttl_max_ms) ttl = n->ttl_max_ms;", ""),
+    "COMMAND twice": ("(seq - n->command_seq) <= 0", "(seq - n->command_seq) < 0"),
+    "COMMAND with a seq half round": ("(int16_t)(uint16_t)(seq - n->command_seq) <= 0", "seq == n->command_seq"),
+    "COMMAND from the future": (") ||\n      !reached(n->now, obs)) {", ")) {"),
+    "COMMAND with an older observation": (" || !reached(obs, n->last_obs)", ""),
+    "COMMAND while it stops": ("n->state != KZ_STATE_ARMED || n->stopping ||", "n->state != KZ_STATE_ARMED ||"),
+    "COMMAND of any length": (" || len != 10 + 4 * channels) {", ") {"),
+    "INVALID is a number": ("== 0x80000000u", "== 0x80000001u"),
+    "the TTL counts from arrival": ("n->deadline = obs + ", "n->deadline = n->now + "),
+    "the TTL ends one tick late": ("if (reached(n->now, n->deadline))", "if (reached(n->now, n->deadline + 1))"),
+    "no first COMMAND is needed": ("else if (n->now - n->armed_at >= (uint32_t)n->arm_ttl_ms * 1000u)", "else if (0)"),
+    "FAILSAFE applies what came before": ("n->stopping = n->pending_valid = n->commanded = 0;", "n->stopping = 0;"),
+    "FAILSAFE from ESTOP": (
+        "if (n->state == KZ_STATE_READY || n->state == KZ_STATE_ARMED) end_session",
+        "if (n->state != KZ_STATE_INIT) end_session",
+    ),
+    "ESTOP not from INIT": (
+        "if (n->state == KZ_STATE_ESTOP) return;",
+        "if (n->state == KZ_STATE_ESTOP || n->state == KZ_STATE_INIT) return;",
+    ),
+    "ESTOP leaves the torque on": ("if (!(n->brake_first & bit(i))) cut(n, i);", ";"),
+    "ESTOP never cuts after braking": ("n->state == KZ_STATE_ESTOP && n->axis[i].v == 0", "0"),
+    "ESTOP of this major only": (
+        "if (type == KZ_MSG_ESTOP) {",
+        "if (type == KZ_MSG_ESTOP && n->rx.body[1] >> 4 == 1) {",
+    ),
+    "any major": ("if (n->rx.body[1] >> 4 != KZ_PROTOCOL_MAJOR) {", "if (0) {"),
+    "the button is not looked at": ("if (n->inputs & KZ_IN_ESTOP) enter_estop(n, KZ_FAULT_ESTOP_LOCAL);", ""),
+    "actuator faults are not looked at": (
+        "if (n->inputs & KZ_IN_ACTUATOR_FAULT) enter_failsafe(n, KZ_FAULT_ACTUATOR);",
+        "",
+    ),
+    "sensor faults are not looked at": ("if (!measured(n)) enter_failsafe(n, KZ_FAULT_SENSOR);", ""),
+    "limits while armed": (
+        "if (n->state != KZ_STATE_INIT && n->state != KZ_STATE_READY) return KZ_ACK_WRONG_STATE;\n  period",
+        "period",
+    ),
+    "limits without COMMIT": (
+        "n->staged |= bit(p[0]);",
+        "n->staged |= bit(p[0]);\n  n->limit[p[0]] = l;",
+    ),
+    "COMMIT with any hash": ("hash == 0 || hash != kz_get32(p + 12)", "hash == 0"),
+    "COMMIT without a measurement": (
+        "if (n->state == KZ_STATE_READY || measured(n)) enter_ready(n);",
+        "enter_ready(n);",
+    ),
+    "COMMIT keeps the nonce": (
+        "if (n->state == KZ_STATE_READY || measured(n)) enter_ready(n);",
+        "if (n->state == KZ_STATE_INIT && measured(n)) enter_ready(n);",
+    ),
+    "COMMIT of the same starts anew": ("if (hash == n->limits_hash) return KZ_ACK_OK;", ""),
+    "DISARM in motion": ("n->pending_valid = 0;\n    if (at_rest(n)) enter_ready(n);", "enter_ready(n);"),
+    "DISARM never ends": ("if (n->stopping && at_rest(n)) enter_ready(n);", ""),
+    "endless coasting": ("live && n->misses_in_row < n->miss_budget", "live"),
+    "no coasting": ("live && n->misses_in_row < n->miss_budget", "0"),
+    "braking renews the budget": ("if (!moving || !braking) n->misses_in_row = 0;", "n->misses_in_row = 0;"),
+    "the budget is never renewed": ("if (!moving || !braking) n->misses_in_row = 0;", ""),
+    "catching up": ("n->due = n->now + period;\n      n->late++;", "n->late++;"),
+    "unguarded": (
+        "kz_admit(&n->limit[i], &n->axis[i], n->pending[i], n->miss_budget, &rules);",
+        "kz_move(&n->axis[i], n->pending[i] - n->axis[i].q);",
+    ),
+    "a driven channel is seeded anew": ("if (!(n->enabled & bit(i))) kz_seed", "kz_seed"),
+    "outputs on in INIT": ("n->inputs = KZ_IN_NO_SAMPLE;\n  return 1;", "n->enabled = 1;\n  return 1;"),
+}
+
+
+def build(directory: Path, *, old: str = "", new: str = "", window: int = 3, ttl_ms: int = 7) -> Path:
+    """search_node with a copy of kz_node.c, changed, in which motion is measured over ``window`` periods."""
+    text = (C / "kz_node.c").read_text()
+    assert text.count(old) == 1 or not old, f"kz_node.c has changed: {old!r} occurs {text.count(old)} times"
+    assert "#define MOTION_PERIODS 32 " in text
+    node, program = directory / "kz_node.c", directory / "search_node"
+    node.write_text(
+        text.replace(old, new, 1).replace("#define MOTION_PERIODS 32 ", f"#define MOTION_PERIODS {window} ")
+    )
+    sources = [C / "prove" / "search_node.c", node, C / "kz_wire.c", C / "kz_guard.c"]
+    sizes = ["-DKZ_NODE_CH=2", "-DKZ_NODE_SENSORS=2"]
+    common = ["cc", "-std=c99", "-O2", "-Wall", "-Wextra", "-Wno-unused", *sizes, f"-I{C}", "-c"]
+    objects = [directory / f"{source.stem}.o" for source in sources]
+    for source, target in zip(sources, objects, strict=True):
+        define = [f"-DMOTION_PERIODS={window}", f"-DTTL_MS={ttl_ms}"] if source.stem == "search_node" else []
+        subprocess.run([*common, *define, str(source), "-o", str(target)], check=True)
+    subprocess.run(["cc", *map(str, objects), "-o", str(program)], check=True)
+    return program
+
+
+def search(program: Path, layout: int, most: int = 1_000_000) -> tuple[int, dict[str, Any], str]:
+    done = subprocess.run([str(program), str(layout), str(most)], capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def holds(program: Path, layout: int, most: int = 1_000_000) -> dict[str, Any]:
+    rc, report, trail = search(program, layout, most)
+    assert rc == 0, f"{report}\n{trail}"
+    assert set(report["ways"]) == WAYS
+    assert report["steps"] > 40 * report["states"]
+    sys.stdout.write(f"\n{json.dumps(report)}\n")
+    return report
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("search"))
+
+
+def test_every_situation_of_one_channel(program: Path) -> None:
+    assert holds(program, 1)["states"] > 20_000
+
+
+def test_too_few_slots_are_no_proof(program: Path) -> None:
+    rc, report, _ = search(program, 0, 1000)
+    assert rc == 2
+    assert "more than 1000 states" in report["violated"]
+
+
+def caught(directory: Path, name: str) -> None:
+    old, new = MUTANTS[name]
+    program = build(directory, old=old, new=new)
+    for layout in (1, 0):
+        rc, report, trail = search(program, layout)
+        if rc == 1:
+            assert trail, "no way there was told"
+            return
+        assert rc == 0, report
+    raise AssertionError(f"{name}: not caught")
+
+
+@pytest.mark.parametrize("name", ["CLEAR with any nonce", "COMMAND of the last half second"])
+def test_a_careless_node_is_caught(tmp_path: Path, name: str) -> None:
+    caught(tmp_path, name)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_careless_node_is_caught(tmp_path: Path, name: str) -> None:
+    caught(tmp_path, name)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3000)
+def test_every_situation_of_two_channels(tmp_path: Path) -> None:
+    assert holds(build(tmp_path, ttl_ms=3), 2, 8_000_000)["states"] > 500_000
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("layout", [0, 1])
+def test_every_situation_with_the_window_of_the_firmware(tmp_path: Path, layout: int) -> None:
+    assert holds(build(tmp_path, window=32), layout)["states"] > 100_000
