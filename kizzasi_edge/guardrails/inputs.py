@@ -80,7 +80,10 @@ class Inputs:
             if name in self.measures:
                 raise GuardrailError(f"{self.where}: {name}=: missing; this guard needs it every period")
             return None
-        array = np.asarray(value, np.float64)
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError) as exc:
+            raise InputError(f"{name}: {exc}; expected numbers") from None
         if array.shape != self.shape:
             raise InputError(f"{name}: found shape {array.shape}; expected {self.shape}, for {self._some()}")
         return array

@@ -187,7 +187,8 @@ def _bounded(old: JointLimits, constraint: ConstraintSection, place: str) -> Joi
 def _complete(limit: JointLimits, command: str, source: str, where: str | Path) -> None:
     """Refuse a joint that lacks a limit which guarding it rests on."""
     joint = f"joint {limit.name!r}"
-    if command != "velocity" and not (math.isfinite(limit.lower) and math.isfinite(limit.upper)):
+    ends = math.isfinite(limit.lower) + math.isfinite(limit.upper)
+    if ends == 1 or (ends == 0 and command != "velocity"):  # half a range would not be enforced at all
         raise GuardrailError(
             f"{source or where}: {joint}: continuous, so it has no position range; angles here do not wrap, so bound "
             f"its turns by a [[constraint]] of kind 'range' in {where}, or list the joints with names and position"

@@ -85,12 +85,15 @@ def running(robot: Robot, **options: Any) -> Iterator[None]:
     try:
         until(lambda: bool(failed) or (robot.config.socket.exists() and robot.status()["state"] != "INIT"))
         yield
+    except ConnectorError as exc:
+        raise AssertionError(f"{exc}; it said of arming: {robot.arm_error}; failed: {failed}") from exc
     finally:
         robot.stop()
         thread.join(15)
     assert not thread.is_alive()
     if failed:
         raise failed[0]
+    assert robot.arm_error is None
 
 
 def status(home: Path) -> dict[str, Any]:

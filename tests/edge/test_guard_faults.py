@@ -179,6 +179,8 @@ def test_wrong_use_raises_and_nothing_has_moved() -> None:
         guard.step([0.0, 0.0], signals={"x": 1.0})
     with pytest.raises(InputError, match="velocity"):
         guard.step([0.0, 0.0], velocity=[1.0])
+    with pytest.raises(InputError, match=r"position: .* expected numbers"):
+        guard.reset(["x", "y"])
     assert all((a == b).all() for a, b in zip(before, guard.motion, strict=True))
 
 

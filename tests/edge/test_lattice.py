@@ -192,11 +192,15 @@ def test_as_far_as_velocities_and_positions_count() -> None:
     assert (fast.w, fast.h) == (1 << 24, 1 << 25)
     far = replace(MOVING, lower=-(RAW_MAX - 1) * 0.125, upper=(RAW_MAX - 1) * 0.125)
     assert to_velocity_lattice(far, RATE).hi == -to_velocity_lattice(far, RATE).lo == RAW_MAX - 1
+    edge = RAW_MAX * 0.125  # that says: no range
+    for lower, upper in ((-edge, far.upper), (far.lower, edge)):
+        with pytest.raises(GuardrailError, match="too fine for this range"):
+            to_velocity_lattice(replace(far, lower=lower, upper=upper), RATE)
     wide = replace(MOVING, upper=2.0**28)
     with pytest.raises(GuardrailError) as refused:
         to_velocity_lattice(wide, RATE)
     least = found_least(str(refused.value))
-    assert to_velocity_lattice(replace(wide, quantum=least), RATE).hi <= RAW_MAX
+    assert to_velocity_lattice(replace(wide, quantum=least), RATE).hi < RAW_MAX
 
 
 # ---- jerk ------------------------------------------------------------------------------------------------------------

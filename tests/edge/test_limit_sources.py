@@ -169,11 +169,12 @@ def test_an_effort_of_zero_in_the_robot_file_stops_a_torque_guard(tmp_path: Path
     assert limits(tmp_path, keys, command="torque")[0].effort == 0.25
 
 
-def test_half_a_range_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["position", "velocity", "torque"])
+def test_half_a_range_is_none(tmp_path: Path, command: str) -> None:
     (tmp_path / "r.urdf").write_text(WHEEL)
     for rule in ('kind = "less"\nmax = 3', 'kind = "greater"\nmin = 3'):
         with pytest.raises(GuardrailError, match=r"r\.urdf: joint 'w': continuous"):
-            limits(tmp_path, 'from_urdf = "r.urdf"\nacceleration = 9', RULE + rule)
+            limits(tmp_path, 'from_urdf = "r.urdf"\nacceleration = 9', RULE + rule, command)
 
 
 def test_a_rule_that_changes_nothing_is_not_the_origin(tmp_path: Path) -> None:

@@ -234,6 +234,7 @@ MAKES = "makes joints that are not written down; save the compiled model (mj_sav
         ("", 'range="1 1"', "", "", "joint 'j': range: 1 is not below 1"),
         ("", 'range="0 0" limited="true"', "", "", "joint 'j': range: 0 is not below 0"),
         ("", 'actuatorfrcrange="x 1"', "", "", f"joint 'j': actuatorfrcrange: {X}"),
+        ("", 'actuatorfrcrange="1 5"', "", "", "joint 'j' effort: found -1; expected a value of at least 0"),
         ("", 'actuatorfrclimited="x"', "", "", "joint 'j': actuatorfrclimited: found 'x'; expected 'true' or 'false'"),
         ("", 'limited="x"', "", "", "joint 'j': limited: found 'x'; expected 'true' or 'false'"),
         ("", 'class="x"', "", "", "<joint> class: found 'x'; no such default class"),
@@ -287,6 +288,15 @@ def test_what_limits_nothing_is_allowed(tmp_path: Path) -> None:
     path = tmp_path / "m.xml"
     path.write_text(BARE.format("", "", "", '<position joint="j" gear="0" ctrlrange="-1 1"/><motor tendon="t"/>'))
     assert read_mjcf(path) == (JointBounds("j"),)
+
+
+def test_includes_in_a_circle(tmp_path: Path) -> None:
+    for name, other in (("m", "a"), ("a", "b"), ("b", "a")):
+        root = "mujoco" if name == "m" else "mujocoinclude"
+        (tmp_path / f"{name}.xml").write_text(f'<{root}><include file="{other}.xml"/></{root}>')
+    with pytest.raises(GuardrailError) as error:
+        read_mjcf(tmp_path / "m.xml")
+    assert str(error.value) == f"{tmp_path / 'b.xml'}: <include> file: {tmp_path / 'a.xml'} is included twice"
 
 
 def test_includes_nest_no_deeper_than_elements(tmp_path: Path) -> None:

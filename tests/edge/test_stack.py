@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,7 @@ def test_what_a_guard_is() -> None:
     assert (guard.measures, guard.signals, guard.miss_budget, guard.state) == ((), (), 3, State.NOMINAL)
     assert guard.quanta.tolist() == [cell.quantum for cell in guard.lattice]
     assert isinstance(guard.rate_hz, float)
+    assert Guardrails(guard.spec).where == "guard"
     assert (
         Guardrails.builder(rate_hz=RATE, miss_budget=7)
         .joint("a", velocity=2, acceleration=9, position=(0, 1))
@@ -85,6 +87,11 @@ def test_explained_in_paragraphs() -> None:
     faults = next(i for i, head in enumerate(heads) if head.startswith("When something is wrong"))
     assert 0 < rule < faults == len(heads) - 1
     assert "temporal rule" not in guard_of().explain()
+    assert "Every step needs the receive time of the oldest input." in guard_of(stale_ms=9).explain()
+    first = "The first step needs measured positions."
+    assert first in guard_of().explain()
+    assert first not in guard_of(jump=0.1).explain()
+    assert first not in guard_of(command="velocity", ranged=False).explain()
 
 
 # ---- refused, in these words -----------------------------------------------------------------------------------------
@@ -108,6 +115,7 @@ SHORT = [f"n{i}/{axis}" for i in range(17) for axis in "xyz"][:16]
          lambda g: g.miss(np.frombuffer(bytes(8), np.float32))),
         (InputError, "position: found shape (3,); expected (2,), for ['j0', 'j1']", lambda g: g.reset([0.0] * 3)),
         (InputError, "position[1] (j1): found nan; expected a finite number", lambda g: g.reset([0.0, np.nan])),
+        (InputError, "position[0] (j0): found nan; expected a finite number", lambda g: g.reset([None, 0.0])),
     ],
 )  # fmt: skip
 def test_the_words_of_a_refusal(error: type[Exception], message: str, call: Callable[[Guardrails], Any]) -> None:
@@ -180,11 +188,43 @@ def test_stamps_come_back() -> None:
     assert guard.step([0.0, 0.0], stamp_ns=5)[1].stamp_ns == 5
     assert guard.step([0.0, 0.0])[1].stamp_ns == 0
     assert guard.step_into([0.0, 0.0], OUT, stamp_ns=6).stamp_ns == 6
+    assert guard.step_into([0.0, 0.0], OUT).stamp_ns == 0
     assert guard.miss(OUT, stamp_ns=7).stamp_ns == 7
     assert guard.miss(OUT).stamp_ns == 0
     ruled = with_rule()
     ruled.reset([0.0, 0.0])
     assert ruled.step([0.0, 0.0], signals={"distance": 1.0}, stamp_ns=8)[1].stamp_ns == 8
+
+
+def test_stamps_are_looked_at_by_either_call() -> None:
+    guard = guard_of(stale_ms=600_000)
+    guard.reset([0.0, 0.0])
+    assert guard.step_into([0.0, 0.0], OUT, stamp_ns=time.monotonic_ns()).state is State.NOMINAL
+    assert guard.step_into([0.0, 0.0], OUT, stamp_ns=time.monotonic_ns() - HOUR).cause & Event.STALE
+
+
+def cleared(**faults: Any) -> Guardrails:
+    """After an emergency stop, waiting for a proposal that asks for no motion."""
+    guard = guard_of(**faults)
+    guard.reset([0.0, 0.0])
+    given: dict[str, Any] = {"position": [0.0, 0.0]}
+    guard.estop()
+    guard.step([0.5, 0.5], **given)
+    guard.clear()
+    assert guard.step([0.5, 0.5], **given)[1].state is State.REARM
+    return guard
+
+
+def test_waiting_to_be_rearmed_is_not_activity() -> None:
+    guard = cleared(active_ms=40)
+    assert {guard.step([0.5, 0.5])[1].state for _ in range(50)} == {State.REARM}
+
+
+def test_a_fault_in_the_period_that_would_rearm_is_not_lost() -> None:
+    guard = cleared(jump=0.01)
+    verdict = guard.step([0.0, 0.0], position=[0.9, 0.0])[1]
+    assert guard.faults.events[Event.SENSOR_JUMP] == 1
+    assert verdict.state is not State.NOMINAL
 
 
 def test_a_live_verdict_knows_the_rules_too() -> None:
@@ -259,6 +299,14 @@ def test_unmeasured_where_nothing_is_watched() -> None:
     assert (verdict.state, verdict.cause) == (State.BRAKE, Event.SENSOR_NON_FINITE)
 
 
+def test_what_float32_cannot_hold_is_infinite_without_a_warning() -> None:
+    guard = guard_of()
+    guard.reset([0.0, 0.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert guard.step([1e300, 0.0])[1].cause == Event.NON_FINITE
+
+
 @pytest.mark.parametrize(("command", "rule"), [([math.nan, 0.0], "non_finite"), (None, "miss")])
 def test_why_it_coasts_or_brakes_is_in_every_joint(command: list[float] | None, rule: str) -> None:
     guard = guard_of()
@@ -284,20 +332,23 @@ def test_an_estop_shows_at_once_and_while_it_lasts() -> None:
     assert (verdict.status, verdict.state, verdict.cause) == (Status.PASS, State.NOMINAL, Event(0))
 
 
-def test_what_an_exception_says(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard = with_rule()
+@pytest.mark.parametrize("call", ["miss", "step", "derate"])
+def test_what_an_exception_says(call: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = guard_of(tracking_error=0.05) if call == "derate" else with_rule()
     guard.reset([0.0, 0.0])
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug of ours")
 
-    assert guard.temporal is not None
-    monkeypatch.setattr(guard.temporal, "update", broken)
-    verdict = guard.miss(OUT)
+    if call == "derate":
+        monkeypatch.setattr(type(guard.drive), "derate", broken)
+    else:
+        monkeypatch.setattr(guard.temporal, "update", broken)
+    measured = [0.1, 0.1] if call == "derate" else None
+    verdict = guard.miss(OUT) if call == "miss" else guard.step([0.0, 0.0], position=measured)[1]
     assert (verdict.state, verdict.cause & Event.EXCEPTION) == (State.STOPPED, Event.EXCEPTION)
+    assert guard.faults.events[Event.LATE] == (call == "miss")
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("ERROR", "builder: the guard raised; it brakes and stays")
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
-    guard.reset([0.0, 0.0])
-    assert guard.step([0.0, 0.0])[1].state is State.STOPPED
