@@ -76,6 +76,10 @@ def finite(where: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        shown = text if len(text) <= 60 else text[:57] + "…"
-        raise GuardrailError(f"{where}: found {shown!r}; expected a finite number")
+        raise GuardrailError(f"{where}: found {shortened(text)!r}; expected a finite number")
     return value
+
+
+def shortened(text: str) -> str:
+    """What a message shows of a file's own words."""
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -15,7 +15,7 @@ from typing import Any
 
 from kizzasi_edge.errors import GuardrailError, MissingExtra
 from kizzasi_edge.guardrails.bounds import JointBounds
-from kizzasi_edge.guardrails.files import finite, read_bytes
+from kizzasi_edge.guardrails.files import finite, read_bytes, shortened
 
 MAX_BYTES = 1 << 20
 
@@ -54,7 +54,7 @@ def read_joint_limits(path: str | Path) -> tuple[JointBounds, ...]:
     except RecursionError:
         raise GuardrailError(f"{path}: not valid YAML: nested too deeply") from None
     except (yaml.YAMLError, ValueError) as exc:  # ValueError: an encoding it cannot read
-        raise GuardrailError(f"{path}: not valid YAML: {' '.join(str(exc).split())}") from None
+        raise GuardrailError(f"{path}: not valid YAML: {' '.join(map(shortened, str(exc).split()))}") from None
     joints = {}
     for name, node in _limits_of(path, root):
         if name in joints:
@@ -145,7 +145,7 @@ def _number(path: Path, node: Any, what: str) -> float:
         raise GuardrailError(f"{where}: found {_shown(node)}; expected a finite number")
     if node.tag not in (*_PLAIN, "!degrees", "!radians"):
         raise GuardrailError(
-            f"{where}: found {_shown(node)}, {_short(node.tag)}; expected a finite number, perhaps !degrees or !radians"
+            f"{where}: found {_shown(node)}, {shortened(node.tag)}; expected a finite number, perhaps !degrees or !radians"
         )
     value = finite(where, node.value)
     return math.radians(value) if node.tag == "!degrees" else value
@@ -169,8 +169,4 @@ def _line(path: Path, node: Any) -> str:
 
 
 def _shown(node: Any) -> str:
-    return "nothing" if node is None else _short(repr(node.value)) if node.id == "scalar" else f"a {node.id}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "…"
+    return "nothing" if node is None else shortened(repr(node.value)) if node.id == "scalar" else f"a {node.id}"

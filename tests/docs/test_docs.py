@@ -156,6 +156,8 @@ TABLE: dict[str, Callable[[Path], None]] = {
     "make bench": target("bench"),
     "make prove": target("prove"),
     "make docs": target("docs"),
+    "make mutate": target("mutate"),
+    "make test-firmware": target("test-firmware"),
     "kizzasi-edge demo arm --seconds 10 --adversary random": demo,
     "kizzasi-export train examples/arm/train.toml": train,
     "kizzasi-export train examples/train/lorenz.toml": example("lorenz.toml"),

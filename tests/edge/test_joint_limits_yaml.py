@@ -144,3 +144,10 @@ def test_without_pyyaml_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(MissingExtra) as error:
         yaml(tmp_path, YAML)
     assert str(error.value) == "joint_limits.yaml needs PyYAML: pip install 'kizzasi-edge[yaml]'"
+
+
+def test_an_endless_word_does_not_fill_the_screen(tmp_path: Path) -> None:
+    (tmp_path / "l.yaml").write_text("joint_limits: *" + "9" * 5000)
+    with pytest.raises(GuardrailError, match="not valid YAML: found undefined alias") as refused:
+        read_joint_limits(tmp_path / "l.yaml")
+    assert len(str(refused.value)) < 500
