@@ -145,7 +145,8 @@ def _number(path: Path, node: Any, what: str) -> float:
         raise GuardrailError(f"{where}: found {_shown(node)}; expected a finite number")
     if node.tag not in (*_PLAIN, "!degrees", "!radians"):
         raise GuardrailError(
-            f"{where}: found {_shown(node)}, {shortened(node.tag)}; expected a finite number, perhaps !degrees or !radians"
+            f"{where}: found {_shown(node)}, {shortened(node.tag)}; "
+            "expected a finite number, perhaps !degrees or !radians"
         )
     value = finite(where, node.value)
     return math.radians(value) if node.tag == "!degrees" else value

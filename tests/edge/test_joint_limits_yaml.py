@@ -11,6 +11,7 @@ from limit_files import YAML, yaml
 
 from kizzasi_edge.errors import GuardrailError, MissingExtra
 from kizzasi_edge.guardrails.bounds import JointBounds
+from kizzasi_edge.guardrails.joint_limits import read_joint_limits
 
 
 def test_moveit_and_ros2_control_files(tmp_path: Path) -> None:
