@@ -13,6 +13,15 @@ from pathlib import Path
 __all__ = ["Tap", "nothing"]
 
 
+def write_all(port: int, data: bytes) -> None:
+    """A pty takes what it has room for; the rest must wait until the other side has read."""
+    while data:
+        try:
+            data = data[os.write(port, data) :]
+        except BlockingIOError:
+            time.sleep(0.0005)
+
+
 class Tap:
     """A pty for the host, wired byte by byte to the board's port."""
 
@@ -48,10 +57,10 @@ class Tap:
                 os.write(sink, getattr(self, what)(data))
 
     def inject_to_host(self, data: bytes) -> None:
-        os.write(self._near, data)
+        write_all(self._near, data)
 
     def inject_to_board(self, data: bytes) -> None:
-        os.write(self._far, data)
+        write_all(self._far, data)
 
     def __enter__(self) -> Tap:
         return self
