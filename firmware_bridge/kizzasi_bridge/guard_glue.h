@@ -35,7 +35,7 @@ typedef struct {
   double rate_hz;
   int32_t n;
   uint8_t miss_budget, velocity; /* velocity: 1 if commands are velocities */
-  uint8_t approach; /* how an inadmissible command is pursued: 0 nearest admissible value, 1 without overshooting it */
+  uint8_t approach; /* how an inadmissible command is pursued: 0 nearest admissible value, 1 without circling it */
   uint8_t followed; /* last_want is that of the period before */
   int32_t jerk[KZ_MAX_CH]; /* largest change of the change of step; 0: not limited */
   int32_t change[KZ_MAX_CH], last_want[KZ_MAX_CH];

@@ -69,6 +69,8 @@ def build_motion(
         rows = (*rows, *temporal.rows)
         check_feasible(limits, rows, quadratics, where)
     try:
+        if spec.guard.on_clamp == "approach":
+            _require_approachable(cells)
         jerk = [jerk_quanta(x, cell.quantum, rate, 2 if velocity else 3) for x, cell in zip(limits, cells, strict=True)]
         coupled = effort = None
         if rows or quadratics or efforts is not None:
@@ -96,6 +98,16 @@ def build_motion(
         raise GuardrailError(f"{where}: {exc}") from None
     sent = tuple(_sent(cell, x) for cell, x in zip(cells, jerk, strict=True)) if velocity else tuple(cells)
     return Motion(drive, tuple(jerk), sent, tuple(rows), tuple(quadratics))
+
+
+def _require_approachable(cells: Sequence[LatticeLimits]) -> None:
+    """Half of h is left for the command's own motion: with one quantum there is no half, and the joint would circle."""
+    for cell in cells:
+        if cell.h < 2:
+            raise GuardrailError(
+                f"[guard] on_clamp: found 'approach'; joint {cell.name!r} accelerates by one quantum of "
+                f"{cell.quantum:g} per period², expected at least two: a finer quantum, more acceleration, or 'nearest'"
+            )
 
 
 def _in_periods(row: Row, rate: float) -> Row:

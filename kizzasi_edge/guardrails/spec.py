@@ -40,7 +40,7 @@ SOFT_KINDS = ("linear", "quadratic", "power")
 class GuardSection(Section):
     """``[guard]``: ``rate_hz`` command rate; ``miss_budget`` periods that may be coasted; ``nan_ticks`` consecutive
     non-finite commands that latch; ``on_clamp``: what to do about a command that the acceleration limit does not
-    admit: the "nearest" admissible value, period after period, or "approach" it without overshooting it."""
+    admit: the "nearest" admissible value, period after period, or "approach" it at a speed that can be braked away."""
 
     rate_hz: Annotated[Number, Field(gt=0, le=20_000)]
     command: Literal["position", "velocity", "torque"] = "position"

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails import Guardrails, Status
 from kizzasi_edge.guardrails.spec import parse_spec
 
@@ -57,11 +58,32 @@ def test_an_admissible_command_passes() -> None:
     assert abs(q[-1] * one.quanta[0] - 0.5 * np.sin(t[-1])) < 1e-5
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    target=st.floats(-2.9, 2.9), velocity=st.floats(0.5, 10.0), acceleration=st.floats(1.0, 100.0),
+    quantum=st.sampled_from([2.0**-12, 2.0**-16, 2.0**-20]),
+)  # fmt: skip
+def test_what_stands_still_is_passed_by_three_steps_of_acceleration_at_most(
+    target: float, velocity: float, acceleration: float, quantum: float
+) -> None:
+    joints = {"names": ["a"], "position": [[-3, 3]], "velocity": velocity, "acceleration": acceleration}
+    data = {"schema": 1, "guard": {"rate_hz": 60, "on_clamp": "approach"}, "joints": {**joints, "quantum": quantum}}
+    try:
+        one = Guardrails(parse_spec(data, "test"), "test")
+    except GuardrailError as refused:
+        assert acceleration / 60**2 / quantum < 2 and "quant" in str(refused)  # noqa: PT018
+        return
+    q, _ = follow(one, np.full(1200, target))
+    want, side = round(float(np.float32(target)) / quantum), 1 if target > 0 else -1
+    assert ((q - want) * side).max() <= 3 * one.lattice[0].h
+    assert abs(int(q[-1]) - want) <= 1
+
+
 def test_a_step_is_reached_without_circling_it() -> None:
     for target in (1.0, -0.3, 0.01, 2.99):
         q, status = follow(guard(), np.full(3000, target))
         path = q * guard().quanta[0] * np.sign(target)
-        assert path.max() < abs(target) + 1e-3
+        assert path.max() <= abs(target) + (3 * guard().lattice[0].h + 1) * guard().quanta[0]
         assert (status[-500:] == Status.PASS).all()
         assert abs(path[-1] - abs(target)) < 1e-6
     # What it is for: the nearest admissible value, every period, never settles.
