@@ -40,7 +40,6 @@ class CoreDrive:
         "_position",
         "_position_p",
         "_slow",
-        "_speeds",
         "_step",
         "_step_p",
         "_velocity",
@@ -86,7 +85,6 @@ class CoreDrive:
         ranged = any(limit.hi < RAW_MAX for limit in limits)
         self.measures: tuple[str, ...] = ("position",) if velocity and ranged else ()
         self.record = ffi.buffer(ffi.addressof(g, "verdict"), HEADER.size + n)
-        self._speeds = [limit.w for limit in limits]
         self._slow = False
         self._command: FloatArray = np.zeros(n, np.float32)
         self._out: FloatArray = np.zeros(n, np.float32)
@@ -94,7 +92,7 @@ class CoreDrive:
         self._velocity: F64 = np.zeros(n)
         self._applied: npt.NDArray[np.int32] = np.zeros(n, np.int32)
         self._step: npt.NDArray[np.int32] = np.zeros(n, np.int32)
-        self._most: npt.NDArray[np.int32] = np.array(self._speeds, np.int32)
+        self._most: npt.NDArray[np.int32] = np.array([limit.w for limit in limits], np.int32)
         self._command_p = ffi.from_buffer("float[]", self._command)
         self._out_p = ffi.from_buffer("float[]", self._out)
         self._position_p = ffi.from_buffer("double[]", self._position)
@@ -139,7 +137,7 @@ class CoreDrive:
         if slow == self._slow:
             return
         self._slow = slow
-        for i, w in enumerate(self._speeds):
+        for i, w in enumerate(self._most.tolist()):
             self._g.limit[i].w = max(w // 2, 1) if slow else w
             if self._coupled is not None:
                 self._coupled.limit[i].w = self._g.limit[i].w

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from kizzasi_edge.errors import GuardrailError, MissingExtra
 
-__all__ = ["Authority", "Dynamics", "braking_authority"]
+__all__ = ["Authority", "Dynamics", "braking_authority", "torque_scales"]
 
 F64 = npt.NDArray[np.float64]
 
@@ -161,6 +161,9 @@ def _weighing(pinocchio: Any, model: Any, factor: float, rotors: F64) -> Any:
     return heavier
 
 
+Scales = Callable[[Dynamics, F64, F64, F64], F64]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Authority:
     """``scale`` ≤ 1 of the accelerations that can always be braked with, and the worst case that was found:
@@ -182,6 +185,7 @@ def braking_authority(
     effort: F64,
     minimum: float = 0.25,
     samples: int = 2048,
+    scales_at: Scales | None = None,
 ) -> Authority:
     """Largest s ≤ 1 such that all joints together can brake at s·``acceleration`` within ``effort``, whatever the
     signs, at every q in [``lower``, ``upper``], |v| ≤ ``velocity`` and mass within the error. All (n,), SI units.
@@ -190,6 +194,8 @@ def braking_authority(
     −ε·M(ε)⁻¹(M_L·â + h), M_L being the links' share of M. To get at least s·A one must intend s·A + d, with
     d = δ·(N·(s·A + d) + c), N and c the larger |M(±δ)⁻¹M_L| and |M(±δ)⁻¹h| of the two ends, and that takes at most
     |M|(s·A + d) + |h| of torque: affine in s, so s follows in closed form. Sufficient, not necessary.
+
+    ``scales_at``: another measure of the same (:func:`torque_scales`); that of the last paragraph by default.
 
     **Assumption**: the worst (q, v) is found by search: ``samples`` points of a low-discrepancy sequence (Roberts'
     R_d), half of the speeds at their limits, then pattern search from the four worst. That is sampling, not a proof.
@@ -201,7 +207,7 @@ def braking_authority(
     low, high = np.concatenate([lower, -velocity]), np.concatenate([upper, velocity])
 
     def scales(points: F64) -> F64:
-        return _scales(dynamics, points, acceleration, effort)
+        return (scales_at or _braking_scales)(dynamics, points, acceleration, effort)
 
     points = _sequence(samples, 2 * n)
     points[:, n:] = np.clip(2.0 * points[:, n:] - 0.5, 0.0, 1.0)
@@ -222,7 +228,7 @@ def braking_authority(
     return authority
 
 
-def _scales(dynamics: Dynamics, points: F64, acceleration: F64, effort: F64) -> F64:
+def _braking_scales(dynamics: Dynamics, points: F64, acceleration: F64, effort: F64) -> F64:
     """The largest s for each joint's effort at each of ``points`` (m, 2n), q and v in a row: (m, n); −inf where no
     intention outweighs the mass error."""
     n, delta = dynamics.n, dynamics.mass_error
@@ -237,6 +243,18 @@ def _scales(dynamics: Dynamics, points: F64, acceleration: F64, effort: F64) -> 
     scales: F64 = ((effort[:, None] - np.abs(mass) @ fixed - np.abs(h)) / (np.abs(mass) @ (wanted + more)))[..., 0]
     # Where more < 0, δN has an eigenvalue above 1 (Collatz, Wielandt): the more torque, the more error.
     scales[(more < 0.0).any((1, 2))] = -np.inf
+    return scales
+
+
+def torque_scales(dynamics: Dynamics, points: F64, acceleration: F64, effort: F64) -> F64:
+    """The largest s, shaped as in :func:`_braking_scales`, where the accelerations are given and the mass decides the
+    torque: (1+ε)(M_L·a + h) + D·a, with D of the rotors. The heaviest robot's is the largest, since the signs of a are
+    free; a lighter one's lies between that and the rotors' own."""
+    n, heavier = dynamics.n, 1.0 + dynamics.mass_error
+    links = np.array([dynamics.link_inertia(point[:n]) for point in points])
+    h = np.array([dynamics.bias(point[:n], point[n:]) for point in points])
+    mass = heavier * links + np.diag(dynamics.armature)
+    scales: F64 = (effort - heavier * np.abs(h)) / (np.abs(mass) @ acceleration)
     return scales
 
 

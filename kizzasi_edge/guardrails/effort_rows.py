@@ -12,7 +12,6 @@ the worst pose. The rows check that at the pose at hand, and shape commands wher
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from kizzasi_bridge._kz_core import ffi, lib
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.coupled import MAX_ROWS
 from kizzasi_edge.guardrails.coupled_spec import power_rules
-from kizzasi_edge.guardrails.dynamics import Authority, Dynamics, braking_authority
+from kizzasi_edge.guardrails.dynamics import Authority, Dynamics, braking_authority, torque_scales
 from kizzasi_edge.guardrails.dynamics_spec import robot_dynamics
 from kizzasi_edge.guardrails.lattice import JointLimits
 from kizzasi_edge.guardrails.rows import F64, PowerRule
@@ -95,9 +94,8 @@ def effort_authority(limits: Sequence[JointLimits], dynamics: Dynamics, *, minim
     """The largest share of the joints' ``acceleration`` with which no motion inside ``limits`` takes more than
     ``effort``, for every mass within the error. Searched, not proved: see :func:`braking_authority`.
 
-    That function lets an unknown mass spoil the acceleration; here the acceleration is given and the mass decides the
-    torque. The heaviest robot takes most, since the accelerations may have any signs: (1+δ)(M·a + h) + D·a, M of the
-    links, D of the rotors. Divided by 1+δ that is a robot known exactly, with lighter rotors and weaker joints.
+    There an unknown mass spoils the acceleration; here the acceleration is given, and the mass decides the torque
+    (:func:`torque_scales`).
 
     Raises :class:`GuardrailError` where less than ``minimum`` is left, naming joint and pose; where the joints are not
     those of ``dynamics``, have no range, or an effort that is not above 0.
@@ -109,21 +107,19 @@ def effort_authority(limits: Sequence[JointLimits], dynamics: Dynamics, *, minim
             raise GuardrailError(f"[joints] effort: found {limit.effort:g} for {limit.name!r}; expected above 0")
         if not math.isfinite(limit.upper - limit.lower):
             raise GuardrailError(f"[joints] position: {limit.name!r} has no range; torque limits need one")
-    heavier = 1.0 + dynamics.mass_error
-    heaviest = copy.copy(dynamics)
-    heaviest.armature, heaviest.mass_error = dynamics.armature / heavier, 0.0
     lower, upper, velocity, acceleration, effort = (
         np.array([getattr(limit, key) for limit in limits])
         for key in ("lower", "upper", "velocity", "acceleration", "effort")
     )
     return braking_authority(
-        heaviest,
+        dynamics,
         lower=lower,
         upper=upper,
         velocity=velocity,
         acceleration=acceleration,
-        effort=effort / heavier,
+        effort=effort,
         minimum=minimum,
+        scales_at=torque_scales,
     )
 
 

@@ -17,8 +17,8 @@ _SOURCES = ("position", "velocity", "acceleration")
 _PLURAL = {"position": "positions", "velocity": "velocities", "acceleration": "accelerations"}
 _PURSUIT = {
     "nearest": "A command that is not admissible is replaced by the nearest admissible value of this period.",
-    "approach": "A command that the acceleration limit does not admit is approached no faster than the gap can be braked "
-    "away.",
+    "approach": "A command that the acceleration limit does not admit is approached no faster than the gap can be "
+    "braked away.",
 }
 _PROMISE = {
     "position": "Enforced exactly on sent values, in integers, with nothing assumed: position range, velocity (step "

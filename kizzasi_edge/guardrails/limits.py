@@ -108,9 +108,9 @@ def _tighten(bounds: list[JointBounds], path: Path, where: str | Path) -> list[J
 def _with_margins(joints: JointsSection, bounds: list[JointBounds], where: str | Path) -> list[JointLimits]:
     """Tightened by what ``[joints]`` says of each joint, then by the margins."""
     names = [bound.name for bound in bounds]
-    motion = {key: _column(joints, key, names, where, default=math.inf) for key in MOTION}
-    margins = _column(joints, "margin", names, where, default=0.0)
-    quanta = _column(joints, "quantum", names, where, default=math.nan)
+    motion = {key: per_joint(joints, key, names, where, default=math.inf) for key in MOTION}
+    margins = per_joint(joints, "margin", names, where, default=0.0)
+    quanta = per_joint(joints, "quantum", names, where, default=math.nan)
     result = []
     for i, bound in enumerate(bounds):
         tight = bound.tightened(JointBounds(bound.name, **{key: values[i] for key, values in motion.items()}))
@@ -130,7 +130,7 @@ def _with_margins(joints: JointsSection, bounds: list[JointBounds], where: str |
     return result
 
 
-def _column(joints: JointsSection, key: str, names: list[str], where: str | Path, *, default: float) -> list[float]:
+def per_joint(joints: JointsSection, key: str, names: list[str], where: str | Path, *, default: float) -> list[float]:
     """``[joints] key`` for each joint: one value, or one per joint; finite, and above 0 (a margin may be 0)."""
     value: float | list[float] | None = getattr(joints, key)
     if value is None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.core import CoreDrive
 from kizzasi_edge.guardrails.coupled import build_coupled
@@ -139,14 +137,4 @@ def _layout(
             shaped = limit.origin.get("jerk", "jerk")
             found[64] = shaped if spec.guard.on_clamp == "nearest" else f"approach or {shaped}"
         names.append(found)
-    return Layout(
-        tuple(limit.name for limit in limits),
-        tuple(names),
-        coupled,
-    )
-
-
-def margins_of(spec: GuardFile, n: int) -> list[float]:
-    """What ``[joints] margin`` takes off each joint's range."""
-    margins: list[float] = np.broadcast_to(np.asarray(spec.joints.margin, np.float64), (n,)).tolist()
-    return margins
+    return Layout(tuple(limit.name for limit in limits), tuple(names), coupled)

@@ -14,7 +14,7 @@ from kizzasi_edge.guardrails.explain import explain_motion
 from kizzasi_edge.guardrails.faults import FaultLimits
 from kizzasi_edge.guardrails.lattice import JointLimits, LatticeLimits
 from kizzasi_edge.guardrails.limits import joint_limits
-from kizzasi_edge.guardrails.motion import build_motion, margins_of, motion_lattice
+from kizzasi_edge.guardrails.motion import build_motion, motion_lattice
 from kizzasi_edge.guardrails.rows import Quadratic, Row
 from kizzasi_edge.guardrails.sensors import SensorWatch
 from kizzasi_edge.guardrails.spec import GuardFile
@@ -54,8 +54,7 @@ def build_parts(spec: GuardFile, where: str | Path) -> Parts:
         return _pose(spec, where)
     limits = joint_limits(spec, where)
     require_watchable(spec, spec.guard.command, where)
-    margins = margins_of(spec, len(limits))
-    watch = sensor_watch(spec, limits, margins, where)
+    watch = sensor_watch(spec, limits, where)
     if spec.guard.command == "torque":
         from kizzasi_edge.guardrails.torque import torque_drive
 
@@ -122,6 +121,6 @@ def _pose(spec: GuardFile, where: str | Path) -> Parts:
         fault_limits(spec),
         drive.output_names,
         drive.explain,
-        watch=sensor_watch(spec, (), (), where),
+        watch=sensor_watch(spec, (), where),
         stamped=watches_time(spec),
     )

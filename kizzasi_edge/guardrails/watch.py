@@ -9,6 +9,7 @@ from pathlib import Path
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.faults import FaultLimits
 from kizzasi_edge.guardrails.lattice import JointLimits
+from kizzasi_edge.guardrails.limits import per_joint
 from kizzasi_edge.guardrails.sensors import JointWatch, SensorWatch, TimeWatch
 from kizzasi_edge.guardrails.spec import GuardFile
 
@@ -57,17 +58,15 @@ def require_watchable(spec: GuardFile, command: str, where: str | Path) -> None:
             )
 
 
-def sensor_watch(
-    spec: GuardFile, limits: Sequence[JointLimits], margins: Sequence[float], where: str | Path
-) -> SensorWatch | None:
+def sensor_watch(spec: GuardFile, limits: Sequence[JointLimits], where: str | Path) -> SensorWatch | None:
     """The detector of sensor and clock faults; None if nothing is watched.
 
-    ``margins``: per joint what was taken off its range. Raises :class:`GuardrailError` for a joint without a range
-    where one is needed.
+    Raises :class:`GuardrailError` for a joint without a range where one is needed.
     """
     faults, rate = spec.faults, float(spec.guard.rate_hz)
     if not (watches_time(spec) or watches_joints(spec) or faults.active_ms is not None):
         return None
+    margins = per_joint(spec.joints, "margin", [limit.name for limit in limits], where, default=0.0)
     joints = []
     for limit, margin in zip(limits, margins, strict=True):
         lo, hi = -UNWATCHED, UNWATCHED

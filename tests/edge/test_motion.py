@@ -14,7 +14,6 @@ from kizzasi_edge.guardrails import Guardrails
 from kizzasi_edge.guardrails.builder import Builder
 from kizzasi_edge.guardrails.coupled import MAX_ROWS
 from kizzasi_edge.guardrails.lattice import LatticeLimits
-from kizzasi_edge.guardrails.motion import margins_of
 
 RATE = 100.0
 FILE = """schema = 1
@@ -120,13 +119,6 @@ def test_the_lattice_of_what_is_sent(tmp_path: Path) -> None:
     assert (a.h, b.h) == (81, 2620)
     (a, b) = load(tmp_path, command="velocity", joints="jerk = [3198, 3199]").lattice
     assert (a.h, b.h) == (1309, 1310)
-
-
-@pytest.mark.parametrize(("margin", "expected"), [("0", [0.0, 0.0]), ("0.25", [0.25, 0.25]), ("[0, 0.5]", [0.0, 0.5])])
-def test_margins_of_each_joint(tmp_path: Path, margin: str, expected: list[float]) -> None:
-    margins = margins_of(load(tmp_path, joints=f"margin = {margin}").spec, 2)
-    assert margins == expected
-    assert all(type(x) is float for x in margins)
 
 
 @pytest.mark.parametrize("command", ["position", "velocity"])

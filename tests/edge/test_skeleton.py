@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import struct
 import subprocess
 import tracemalloc
@@ -449,7 +448,6 @@ int main(int argc, char **argv) {
 """
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.parametrize(
     ("flags", "poses"), [("-O2", 120_000), ("-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all", 10_000)]
 )

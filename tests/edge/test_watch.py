@@ -13,7 +13,6 @@ from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.faults import Event, FaultLimits
 from kizzasi_edge.guardrails.lattice import JointLimits
 from kizzasi_edge.guardrails.limits import joint_limits
-from kizzasi_edge.guardrails.motion import margins_of
 from kizzasi_edge.guardrails.sensors import SensorWatch
 from kizzasi_edge.guardrails.spec import GuardFile
 from kizzasi_edge.guardrails.watch import (
@@ -34,6 +33,7 @@ JOINTS = (
     'names = ["a", "b"]\nposition = [[-1, 1], [-3, 2]]\nvelocity = 2\nacceleration = 9\nmargin = [0.125, 0.25]\n'
     "velocity_scale = 0.5\n"
 )
+WHEEL = 'names = ["w"]\nvelocity = 1\nacceleration = 1'
 
 
 def spec_of(faults: str, *, guard: str = "", joints: str = JOINTS, rate: int = 100) -> GuardFile:
@@ -44,7 +44,7 @@ def spec_of(faults: str, *, guard: str = "", joints: str = JOINTS, rate: int = 1
 def watch_of(faults: str, rate: int = 100) -> SensorWatch:
     spec = spec_of(faults, rate=rate)
     limits = joint_limits(spec, WHERE)
-    watch = sensor_watch(spec, limits, margins_of(spec, len(limits)), WHERE)
+    watch = sensor_watch(spec, limits, WHERE)
     assert watch is not None
     return watch
 
@@ -85,7 +85,7 @@ def test_what_a_step_needs_for_each_key(key: str) -> None:
 
 def test_nothing_is_watched_without_a_threshold() -> None:
     spec = spec_of("settle_ticks = 3\nfault_ticks = 4")
-    assert sensor_watch(spec, joint_limits(spec, WHERE), [0.0, 0.0], WHERE) is None
+    assert sensor_watch(spec, joint_limits(spec, WHERE), WHERE) is None
     assert not watches_time(spec)
     assert not watches_joints(spec)
 
@@ -109,8 +109,8 @@ def test_a_joint_without_a_range_has_none_to_watch(lower: float, upper: float) -
     limits = [JointLimits("w", lower, upper, 1.0, 1.0, {})]
     message = f"{WHERE}: [faults] range_tolerance: joint 'w' has no range to watch"
     with pytest.raises(GuardrailError, match="^" + re.escape(message) + "$"):
-        sensor_watch(spec_of("range_tolerance = 0.5"), limits, [0.0], WHERE)
-    assert sensor_watch(spec_of("jump = 0.5"), limits, [0.0], WHERE) is not None
+        sensor_watch(spec_of("range_tolerance = 0.5", joints=WHEEL), limits, WHERE)
+    assert sensor_watch(spec_of("jump = 0.5", joints=WHEEL), limits, WHERE) is not None
 
 
 def test_a_jump_is_beyond_what_the_joint_can_travel_at_full_speed() -> None:
@@ -184,3 +184,15 @@ def test_what_cannot_be_watched_is_refused(command: str, key: str, expected: str
         require_watchable(spec_of(f"{key} = 1"), command, WHERE)
     require_watchable(spec_of(f"{key} = 1"), "position", WHERE)
     require_watchable(spec_of("stale_ms = 1"), command, WHERE)
+
+
+@pytest.mark.parametrize("margin", ["0", "0.25", "[0, 0.5]"])
+def test_what_is_believed_does_not_shrink_with_the_margin(margin: str) -> None:
+    """A margin is about commands; the mechanism can still be measured outside it."""
+    joints = f'names = ["a", "b"]\nposition = [[-1, 1], [-1, 1]]\nvelocity = 2\nacceleration = 9\nmargin = {margin}'
+    spec = spec_of("range_tolerance = 0.5", joints=joints)
+    watch = sensor_watch(spec, joint_limits(spec, WHERE), WHERE)
+    assert watch is not None
+    for position, expected in ((1.5, Event(0)), (1.5 + EPS, Event.SENSOR_RANGE)):
+        watch.reset()
+        assert watch.check([position] * 2, [0.0] * 2, [position] * 2, 0, 0) == expected
