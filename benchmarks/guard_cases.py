@@ -109,18 +109,21 @@ def watching(start: np.ndarray) -> Guardrails:
     return built(joints().faults(jump=0.05, range_tolerance=0.1, tracking_error=0.5, tracking_stop=1.0), start)
 
 
-def torques() -> GuardCase:
-    """The torque example's arm, held where it is by slightly wrong torques. Raises MissingExtra without pinocchio."""
+def torques(speed: float, push: float) -> GuardCase:
+    """The torque example's arm at home, moving at ``speed`` of its limits, held by torques that are wrong by about 1 N·m
+    and pushed by ``push`` of its efforts. Raises MissingExtra without pinocchio."""
 
     def make() -> Guardrails:
         guard = Guardrails.load(EXAMPLES / "torque_arm" / "arm.guard.toml")
         guard.reset(HOME)
         return guard
 
-    drive, rest = make().drive, np.zeros(len(HOME))
+    drive = make().drive
     assert isinstance(drive, TorqueDrive)
-    commands = (drive.dynamics.bias(HOME, rest) + stream(1.0, 5, len(HOME))).astype(np.float32)
-    return GuardCase(make, [(command, HOME, rest) for command in commands], WITH_MOTION)
+    moving = np.array([speed * limit.velocity for limit in drive.limits])
+    held = drive.dynamics.bias(HOME, moving) + push * drive.effort
+    commands = (held + stream(1.0, 5, len(HOME))).astype(np.float32)
+    return GuardCase(make, [(command, HOME, moving) for command in commands], WITH_MOTION)
 
 
 def poses() -> GuardCase:
@@ -154,7 +157,8 @@ def guard_cases() -> dict[str, GuardCase]:
         "poses": poses(),
     }
     try:
-        cases["torques"] = torques()
+        cases["torques"] = torques(0.0, 0.0)
+        cases["torques, projected"] = torques(0.98, 0.3)
     except MissingExtra as missing:
         print(f"left out: torques: {missing}")
     return cases

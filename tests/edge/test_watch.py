@@ -184,15 +184,3 @@ def test_what_cannot_be_watched_is_refused(command: str, key: str, expected: str
         require_watchable(spec_of(f"{key} = 1"), command, WHERE)
     require_watchable(spec_of(f"{key} = 1"), "position", WHERE)
     require_watchable(spec_of("stale_ms = 1"), command, WHERE)
-
-
-@pytest.mark.parametrize("margin", ["0", "0.25", "[0, 0.5]"])
-def test_what_is_believed_does_not_shrink_with_the_margin(margin: str) -> None:
-    """A margin is about commands; the mechanism can still be measured outside it."""
-    joints = f'names = ["a", "b"]\nposition = [[-1, 1], [-1, 1]]\nvelocity = 2\nacceleration = 9\nmargin = {margin}'
-    spec = spec_of("range_tolerance = 0.5", joints=joints)
-    watch = sensor_watch(spec, joint_limits(spec, WHERE), WHERE)
-    assert watch is not None
-    for position, expected in ((1.5, Event(0)), (1.5 + EPS, Event.SENSOR_RANGE)):
-        watch.reset()
-        assert watch.check([position] * 2, [0.0] * 2, [position] * 2, 0, 0) == expected
