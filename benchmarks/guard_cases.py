@@ -110,8 +110,8 @@ def watching(start: np.ndarray) -> Guardrails:
 
 
 def torques(speed: float, push: float) -> GuardCase:
-    """The torque example's arm at home, moving at ``speed`` of its limits, held by torques that are wrong by about 1 N·m
-    and pushed by ``push`` of its efforts. Raises MissingExtra without pinocchio."""
+    """The torque example's arm at home, moving at ``speed`` of its limits, held by torques that are wrong by about
+    1 N·m and pushed by ``push`` of its efforts. Raises MissingExtra without pinocchio."""
 
     def make() -> Guardrails:
         guard = Guardrails.load(EXAMPLES / "torque_arm" / "arm.guard.toml")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tracemalloc
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from kizzasi_edge.errors import GuardrailError, InputError
 from kizzasi_edge.guardrails import Guardrails, State, Status
-from kizzasi_edge.guardrails.lattice import RAW_MAX, JointLimits, LatticeLimits, default_quantum, to_lattice
+from kizzasi_edge.guardrails.lattice import LatticeLimits
 
 RATE = 500.0
 
@@ -471,40 +470,6 @@ def test_step_into_does_not_allocate() -> None:
     # Numbers and the bits of the newest verdict come and go; nothing stays, and no array is made.
     assert after - before < 1024
     assert peak - before < 2048
-
-
-# ---- the lattice -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("lower", "upper", "exponent"), [(-1, 1, -24), (-1, 1.0000001, -23), (-math.tau, math.tau, -21), (-0.3, 0.2, -25)]
-)
-def test_default_quantum(lower: float, upper: float, exponent: int) -> None:
-    assert default_quantum(lower, upper) == 2.0**exponent
-
-
-FINITE = st.floats(-100, 100, allow_subnormal=False)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    FINITE, st.floats(1e-3, 100), st.floats(1e-2, 100), st.floats(1e-1, 1000),
-    st.sampled_from([10.0, 333.3, 500.0, 1000.0]), st.none() | st.floats(1e-4, 1e-3),
-)  # fmt: skip
-def test_lattice_rounds_inwards(lower: float, width: float, v: float, a: float, rate: float, q: float | None) -> None:
-    limits = JointLimits("j", lower, lower + width, v, a, {}, q)
-    try:
-        cell = to_lattice(limits, rate)
-    except GuardrailError:
-        return
-    quantum = Fraction(cell.quantum)
-    assert Fraction(limits.lower) <= cell.lo * quantum < Fraction(limits.lower) + quantum
-    assert Fraction(limits.upper) - quantum < cell.hi * quantum <= Fraction(limits.upper)
-    assert cell.w == min(math.floor(Fraction(v) / Fraction(rate) / quantum), RAW_MAX)
-    assert cell.h == min(math.floor(Fraction(a) / Fraction(rate) ** 2 / quantum), 2 * cell.w, RAW_MAX)
-    assert 0 <= cell.acceleration_lost < 1
-    for value in (cell.lo, cell.hi, (cell.lo + cell.hi) // 2):
-        assert round(float(np.float32(value * cell.quantum)) / cell.quantum) == value
 
 
 def test_a_quantum_too_fine_for_float32_is_refused() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -31,10 +32,43 @@ HALF = JointLimits("a", -1.25, 1.75, 2.5, 20.0, ORIGIN, quantum=0.5)
 
 @pytest.mark.parametrize(
     ("lower", "upper", "exponent"),
-    [(-1, 1, -24), (-1.001, 1, -23), (-0.5, 0.7, -24), (-3, 1, -22), (0, 2.0**-120, -126)],
+    [
+        (-1, 1, -24),
+        (-1.001, 1, -23),
+        (-1, 1.0000001, -23),
+        (-0.5, 0.7, -24),
+        (-0.3, 0.2, -25),
+        (-3, 1, -22),
+        (-math.tau, math.tau, -21),
+        (0, 2.0**-120, -126),
+    ],
 )
 def test_the_finest_quantum_whose_multiples_are_float32(lower: float, upper: float, exponent: int) -> None:
     assert default_quantum(lower, upper) == 2.0**exponent
+
+
+FINITE = st.floats(-100, 100, allow_subnormal=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    FINITE, st.floats(1e-3, 100), st.floats(1e-2, 100), st.floats(1e-1, 1000),
+    st.sampled_from([10.0, 333.3, 500.0, 1000.0]), st.none() | st.floats(1e-4, 1e-3),
+)  # fmt: skip
+def test_lattice_rounds_inwards(lower: float, width: float, v: float, a: float, rate: float, q: float | None) -> None:
+    limits = JointLimits("j", lower, lower + width, v, a, {}, q)
+    try:
+        cell = to_lattice(limits, rate)
+    except GuardrailError:
+        return
+    quantum = Fraction(cell.quantum)
+    assert Fraction(limits.lower) <= cell.lo * quantum < Fraction(limits.lower) + quantum
+    assert Fraction(limits.upper) - quantum < cell.hi * quantum <= Fraction(limits.upper)
+    assert cell.w == min(math.floor(Fraction(v) / Fraction(rate) / quantum), RAW_MAX)
+    assert cell.h == min(math.floor(Fraction(a) / Fraction(rate) ** 2 / quantum), 2 * cell.w, RAW_MAX)
+    assert 0 <= cell.acceleration_lost < 1
+    for value in (cell.lo, cell.hi, (cell.lo + cell.hi) // 2):
+        assert round(float(np.float32(value * cell.quantum)) / cell.quantum) == value
 
 
 def test_rounded_inwards() -> None:
