@@ -220,7 +220,7 @@ static uint8_t arm(kz_node *n, const uint8_t *p, uint8_t len, uint16_t seq) {
   n->armed_at = n->now;
   n->armed_with = nonce;
   n->arm_seq = seq;
-  n->commanded = n->pending_valid = n->stopping = n->misses_in_row = 0;
+  n->commanded = n->pending_valid = n->stopping = n->budget_used = 0;
   return KZ_ACK_OK;
 }
 
@@ -393,7 +393,7 @@ static int32_t magnitude(int32_t v) { return v < 0 ? -v : v; }
  * joints, which only the host knows). At rest there is nothing to coast. */
 static void apply(kz_node *n) {
   const int live = n->state == KZ_STATE_ARMED && !n->stopping && n->commanded;
-  const int coast = live && n->misses_in_row < n->miss_budget;
+  const int coast = live && n->budget_used < n->miss_budget;
   int moving = 0, braking = 1;
   uint8_t i;
   watch_motion(n);
@@ -414,11 +414,11 @@ static void apply(kz_node *n) {
   }
   if (n->pending_valid) {
     n->applied_seq = n->pending_seq;
-    if (!moving || !braking) n->misses_in_row = 0;
+    if (!moving || !braking) n->budget_used = 0;
     n->pending_valid = 0;
   } else if (live) {
     n->misses++;
-    if (n->misses_in_row < 255) n->misses_in_row++;
+    if (n->budget_used < 255) n->budget_used++;
   }
   if (n->stopping && at_rest(n)) enter_ready(n);
 }

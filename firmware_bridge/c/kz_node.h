@@ -94,7 +94,7 @@ typedef struct {
   uint16_t enabled, brake_first, staged, clamped;     /* bit per channel */
   uint16_t moving;                                    /* measured to move faster than recovery speed */
   uint16_t ignored, misses, stale;                    /* these wrap */
-  uint8_t state, fault, reset_cause, inputs, miss_budget, misses_in_row, window;
+  uint8_t state, fault, reset_cause, inputs, miss_budget, budget_used, window;
   uint8_t greeted, commanded, pending_valid, stopping; /* flags */
 
   kz_limit limit[KZ_NODE_CH];

@@ -210,7 +210,7 @@ static watch canonical(void) {
   c.now = n->now = 0;
   /* what this state does not look at */
   if (!w.pending) memset(n->pending, 0, sizeof n->pending), memset(c.target, 0, sizeof c.target);
-  n->misses_in_row = runs ? (n->misses_in_row < BUDGET ? n->misses_in_row : BUDGET) : 0;
+  n->budget_used = runs ? (n->budget_used < BUDGET ? n->budget_used : BUDGET) : 0;
   c.misses = runs ? (c.misses < BUDGET ? c.misses : BUDGET) : 0;
   n->commanded = n->commanded && armed;
   c.commanded = c.commanded && armed;
