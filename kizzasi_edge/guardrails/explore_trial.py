@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from kizzasi_edge.errors import GuardrailError
 from kizzasi_edge.guardrails.faults import State
-from kizzasi_edge.guardrails.lattice import LatticeLimits, jerk_quanta
-from kizzasi_edge.guardrails.motion import motion_lattice
+from kizzasi_edge.guardrails.lattice import LatticeLimits
+from kizzasi_edge.guardrails.motion import jerk_lattice, motion_lattice
 from kizzasi_edge.guardrails.project import Projection
 from kizzasi_edge.guardrails.rows import Quadratic, Row
 from kizzasi_edge.guardrails.stack import Guardrails
@@ -54,12 +54,9 @@ class Motion:
         velocity = guard.command == "velocity"
         cells = motion_lattice(guard.spec, guard.limits, guard.where)
         quanta = np.array([cell.quantum for cell in cells])
-        jerks = [
-            jerk_quanta(limit, cell.quantum, guard.rate_hz, 2 if velocity else 3)
-            for limit, cell in zip(guard.limits, cells, strict=True)
-        ]
+        jerks = jerk_lattice(guard.spec, guard.limits, cells)
         ranged = tuple(math.isfinite(limit.lower) for limit in guard.limits)
-        return cls(cells, quanta / guard.rate_hz if velocity else quanta, tuple(jerks), ranged)
+        return cls(cells, quanta / guard.rate_hz if velocity else quanta, jerks, ranged)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -52,6 +52,15 @@ def motion_lattice(spec: GuardFile, limits: Sequence[JointLimits], where: str | 
         raise GuardrailError(f"{where}: {exc}") from None
 
 
+def jerk_lattice(spec: GuardFile, limits: Sequence[JointLimits], cells: Sequence[LatticeLimits]) -> tuple[int, ...]:
+    """Each joint's jerk limit in quanta of ``cells``, 0 for none. Raises :class:`GuardrailError`."""
+    periods = 2 if spec.guard.command == "velocity" else 3
+    return tuple(
+        jerk_quanta(limit, cell.quantum, float(spec.guard.rate_hz), periods)
+        for limit, cell in zip(limits, cells, strict=True)
+    )
+
+
 def build_motion(
     spec: GuardFile,
     limits: Sequence[JointLimits],
@@ -69,7 +78,7 @@ def build_motion(
     try:
         if spec.guard.on_clamp == "approach":
             _require_approachable(cells)
-        jerk = [jerk_quanta(x, cell.quantum, rate, 2 if velocity else 3) for x, cell in zip(limits, cells, strict=True)]
+        jerk = jerk_lattice(spec, limits, cells)
         coupled = effort = None
         if rows or quadratics or efforts is not None:
             # Velocity commands: the core counts time in periods, so that velocities are exact (lattice.py).
@@ -95,7 +104,7 @@ def build_motion(
     except GuardrailError as exc:
         raise GuardrailError(f"{where}: {exc}") from None
     sent = tuple(_sent(cell, x) for cell, x in zip(cells, jerk, strict=True)) if velocity else tuple(cells)
-    return Motion(drive, tuple(jerk), sent, tuple(rows), tuple(quadratics))
+    return Motion(drive, jerk, sent, tuple(rows), tuple(quadratics))
 
 
 def _require_approachable(cells: Sequence[LatticeLimits]) -> None:
