@@ -74,7 +74,7 @@ class Guarding:
         self._rebase()
 
     def _rebase(self) -> None:
-        if self.actuator is None or self.guard.command != "position":
+        if self.actuator is None:
             return
         motion = self._stood = self.actuator.motion()
         if motion is not None:

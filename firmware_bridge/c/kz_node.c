@@ -33,8 +33,7 @@ static void send_ack(kz_node *n, uint8_t request, uint16_t request_seq, uint8_t 
   uint8_t *p = n->tx + KZ_PAYLOAD_AT;
   p[0] = request;
   p[1] = result;
-  kz_put16(p + 2, request_seq);
-  kz_put32(p + 4, result == KZ_ACK_OK ? value : 0);
+  kz_put32(kz_put16(p + 2, request_seq), result == KZ_ACK_OK ? value : 0);
   send(n, KZ_MSG_ACK, 8);
 }
 
@@ -46,12 +45,12 @@ static void send_hello(kz_node *n) {
   p[3] = n->board->n_sensors;
   p[4] = n->reset_cause;
   p[5] = n->state;
-  kz_put16(p + 6, n->board->schema_len);
-  kz_put32(p + 8, n->boot_id);
-  kz_put32(p + 12, n->schema_hash);
-  kz_put32(p + 16, n->limits_hash);
-  kz_put32(p + 20, n->nonce);
-  kz_put32(p + 24, n->period_us);
+  p = kz_put16(p + 6, n->board->schema_len);
+  p = kz_put32(p, n->boot_id);
+  p = kz_put32(p, n->schema_hash);
+  p = kz_put32(p, n->limits_hash);
+  p = kz_put32(p, n->nonce);
+  kz_put32(p, n->period_us);
   send(n, KZ_MSG_HELLO, 28);
 }
 
@@ -69,36 +68,42 @@ static void send_schema(kz_node *n, uint16_t offset, uint16_t length) {
 static void send_state(kz_node *n) {
   const uint8_t channels = n->board->n_channels;
   const uint8_t values = (uint8_t)(channels + n->board->n_sensors);
-  const uint8_t pages = (uint8_t)((values + KZ_VALUES_PER_PAGE - 1) / KZ_VALUES_PER_PAGE);
+  const uint8_t pages = (uint8_t)((values + KZ_VALUES_PER_PAGE - 1u) / KZ_VALUES_PER_PAGE);
   const uint16_t errors = (uint16_t)(n->rx.bad_crc + n->rx.bad_cobs + n->rx.too_long + n->rx.runt);
   uint8_t page, i = 0;
   for (page = 0; page < pages; ++page) {
-    uint8_t *p = n->tx + KZ_PAYLOAD_AT, *v = p + KZ_STATE_HEADER;
+    uint8_t *const payload = n->tx + KZ_PAYLOAD_AT, *p = payload;
     p[0] = n->state;
     p[1] = n->fault;
     p[2] = page;
     p[3] = pages;
-    kz_put32(p + 4, n->nonce);
-    kz_put32(p + 8, n->session);
-    kz_put16(p + 12, n->applied_seq);
-    kz_put16(p + 14, n->clamped);
-    kz_put32(p + 16, n->now);
-    kz_put16(p + 20, errors);
-    kz_put16(p + 22, n->ignored);
-    kz_put16(p + 24, n->misses);
-    kz_put16(p + 26, n->stale);
-    for (; i < values && v < p + KZ_STATE_HEADER + 4 * KZ_VALUES_PER_PAGE; ++i, v += 4)
-      kz_put32(v, (uint32_t)(i < channels ? n->axis[i].q : n->sensors[i - channels]));
-    send(n, KZ_MSG_STATE, (uint8_t)(v - p));
+    p = kz_put32(p + 4, n->nonce);
+    p = kz_put32(p, n->session);
+    p = kz_put16(p, n->applied_seq);
+    p = kz_put16(p, n->clamped);
+    p = kz_put32(p, n->now);
+    p = kz_put16(p, errors);
+    p = kz_put16(p, n->ignored);
+    p = kz_put16(p, n->misses);
+    p = kz_put16(p, n->stale);
+    for (; i < values && p < payload + KZ_STATE_HEADER + 4 * KZ_VALUES_PER_PAGE; ++i)
+      p = kz_put32(p, (uint32_t)(i < channels ? kz_channel_sent(&n->channel[i]) : n->sensors[i - channels]));
+    send(n, KZ_MSG_STATE, (uint8_t)(p - payload));
   }
 }
 
 /* ---- states ----------------------------------------------------------------------------------------------- */
 
+/* Without torque, rest can only be measured. */
+static int rests(const kz_node *n, uint8_t i) {
+  const kz_channel *c = &n->channel[i];
+  return kz_channel_rests(c) && !(c->mode == KZ_MODE_TORQUE && n->moving & bit(i));
+}
+
 static int at_rest(const kz_node *n) {
   uint8_t i;
   for (i = 0; i < n->board->n_channels; ++i)
-    if (n->axis[i].v != 0) return 0;
+    if (!rests(n, i)) return 0;
   return 1;
 }
 
@@ -107,7 +112,7 @@ static int at_rest(const kz_node *n) {
 static void seed_undriven(kz_node *n) {
   uint8_t i;
   for (i = 0; i < n->board->n_channels; ++i)
-    if (!(n->enabled & bit(i))) kz_seed(&n->axis[i], n->sensors[i]);
+    if (!(n->enabled & bit(i))) kz_channel_seed(&n->channel[i], n->sensors[i]);
 }
 
 static int measured(const kz_node *n) { return !(n->inputs & (KZ_IN_NO_SAMPLE | KZ_IN_SENSOR_FAULT)); }
@@ -115,7 +120,7 @@ static int measured(const kz_node *n) { return !(n->inputs & (KZ_IN_NO_SAMPLE | 
 static void end_session(kz_node *n, uint8_t state, uint8_t fault) {
   n->state = state;
   n->fault = fault;
-  n->stopping = n->pending_valid = n->commanded = 0;
+  n->stopping = n->pending_valid = n->commanded = n->retreating = 0;
 }
 
 static void enter_ready(kz_node *n) {
@@ -133,7 +138,7 @@ static void enter_failsafe(kz_node *n, uint8_t fault) {
 /* A channel without torque counts as moving until a whole window has shown that it rests. */
 static void cut(kz_node *n, uint8_t i) {
   n->enabled &= (uint16_t)~bit(i);
-  n->axis[i].v = 0;
+  kz_channel_cut(&n->channel[i]);
   n->moving |= bit(i);
   n->window = 0;
   memcpy(n->last, n->sensors, sizeof n->last[0] * n->board->n_channels);
@@ -149,15 +154,22 @@ static void enter_estop(kz_node *n, uint8_t fault) {
 
 /* ---- requests --------------------------------------------------------------------------------------------- */
 
+static void read_limits(kz_channel *c, const uint8_t *p) {
+  c->limit.lo = kz_get32s(p + 4);
+  c->limit.hi = kz_get32s(p + 8);
+  c->limit.w = kz_get32s(p + 12);
+  c->limit.h = kz_get32s(p + 16);
+  c->fallback = kz_get32s(p + (c->mode == KZ_MODE_TORQUE ? 24 : 20)); /* K_d, or the safe place */
+}
+
 static uint8_t stage_limits(kz_node *n, const uint8_t *p, uint8_t len) {
-  kz_limit l;
+  kz_channel c;
   if (len != KZ_LIMITS_BYTES) return KZ_ACK_BAD_LENGTH;
   if (n->state != KZ_STATE_INIT && n->state != KZ_STATE_READY) return KZ_ACK_WRONG_STATE;
-  l.lo = kz_get32s(p + 4);
-  l.hi = kz_get32s(p + 8);
-  l.w = kz_get32s(p + 12);
-  l.h = kz_get32s(p + 16);
-  if (p[0] >= n->board->n_channels || p[1] > KZ_STOP_BRAKE_THEN_CUT || !kz_limit_ok(&l)) return KZ_ACK_BAD_LIMITS;
+  if (p[0] >= n->board->n_channels || p[1] > KZ_STOP_BRAKE_THEN_CUT) return KZ_ACK_BAD_LIMITS;
+  c.mode = n->channel[p[0]].mode;
+  read_limits(&c, p);
+  if (!kz_channel_ok(&c)) return KZ_ACK_BAD_LIMITS;
   memcpy(n->upload[p[0]], p, KZ_LIMITS_BYTES);
   n->staged |= bit(p[0]);
   return KZ_ACK_OK;
@@ -181,10 +193,7 @@ static uint8_t commit_limits(kz_node *n, const uint8_t *p, uint8_t len) {
   if (hash == n->limits_hash) return KZ_ACK_OK; /* the same again: the ACK was lost */
   for (i = 0; i < channels; ++i) {
     const uint8_t *u = n->upload[i];
-    n->limit[i].lo = kz_get32s(u + 4);
-    n->limit[i].hi = kz_get32s(u + 8);
-    n->limit[i].w = kz_get32s(u + 12);
-    n->limit[i].h = kz_get32s(u + 16);
+    read_limits(&n->channel[i], u);
     if (u[1] == KZ_STOP_BRAKE_THEN_CUT)
       n->brake_first |= bit(i);
     else
@@ -379,38 +388,54 @@ static void watch_motion(kz_node *n) {
   n->window = 0;
   n->moving = 0;
   for (i = 0; i < n->board->n_channels; ++i) {
-    const int64_t moved = (int64_t)n->sensors[i] - n->last[i];
-    const int64_t slow = (int64_t)(n->limit[i].w / 8) * MOTION_PERIODS;
+    const kz_channel *c = &n->channel[i];
+    const int32_t moved = (int32_t)((uint32_t)n->sensors[i] - (uint32_t)n->last[i]); /* an encoder may wrap */
+    const int64_t slow = (int64_t)(c->mode == KZ_MODE_TORQUE ? c->limit.h : c->limit.w / 8) * MOTION_PERIODS;
     if (moved > slow || moved < -slow) n->moving |= bit(i);
     n->last[i] = n->sensors[i];
   }
+}
+
+/* Whether FAILSAFE goes to the safe place now: after rest, and while the machine can be trusted to follow. */
+static int retreats(kz_node *n) {
+  const uint8_t broken = KZ_IN_ACTUATOR_FAULT | KZ_IN_SENSOR_FAULT | KZ_IN_NO_SAMPLE;
+  if (n->state != KZ_STATE_FAILSAFE || n->fault == KZ_FAULT_ACTUATOR || n->fault == KZ_FAULT_SENSOR) return 0;
+  if (at_rest(n)) n->retreating = 1;
+  return n->retreating && !(n->inputs & broken);
+}
+
+static uint8_t idling(kz_node *n) {
+  if (n->state == KZ_STATE_READY) return KZ_IDLE_REST;
+  if (n->state == KZ_STATE_ARMED && !n->stopping)
+    return n->commanded ? (n->budget_used < n->miss_budget ? KZ_IDLE_COAST : KZ_IDLE_BRAKE) : KZ_IDLE_REST;
+  return retreats(n) ? KZ_IDLE_RETREAT : KZ_IDLE_BRAKE;
 }
 
 static int32_t magnitude(int32_t v) { return v < 0 ? -v : v; }
 
 /* A command renews the miss budget if it is more than a brake: the host answers for coasting the whole budget after
  * what it grants, but not while it brakes because missed commands have used up the room for more (rules that couple
- * joints, which only the host knows). At rest there is nothing to coast. */
+ * joints, which only the host knows). At rest there is nothing to coast; a torque is always more. */
 static void apply(kz_node *n) {
   const int live = n->state == KZ_STATE_ARMED && !n->stopping && n->commanded;
-  const int coast = live && n->budget_used < n->miss_budget;
+  const uint8_t idle = idling(n);
   int moving = 0, braking = 1;
   uint8_t i;
   watch_motion(n);
   n->clamped = 0;
   for (i = 0; i < n->board->n_channels; ++i) {
-    const int32_t before = magnitude(n->axis[i].v);
-    uint8_t rules = 0;
+    kz_channel *c = &n->channel[i];
+    const int32_t before = magnitude(c->axis.v), measured_at = n->sensors[i];
     if (!(n->enabled & bit(i))) continue;
-    if (n->pending_valid)
-      kz_admit(&n->limit[i], &n->axis[i], n->pending[i], n->miss_budget, &rules);
-    else if (n->state == KZ_STATE_ESTOP && n->axis[i].v == 0)
+    if (n->pending_valid) {
+      if (kz_channel_follow(c, measured_at, n->pending[i], n->miss_budget)) n->clamped |= bit(i);
+    } else if (n->state == KZ_STATE_ESTOP && rests(n, i)) {
       cut(n, i);
-    else
-      kz_miss(&n->limit[i], &n->axis[i], coast);
-    if (rules) n->clamped |= bit(i);
-    moving |= n->axis[i].v != 0;
-    braking &= magnitude(n->axis[i].v) < before || (before == 0 && n->axis[i].v == 0);
+    } else {
+      kz_channel_idle(c, measured_at, idle);
+    }
+    moving |= c->axis.v != 0 || c->mode == KZ_MODE_TORQUE;
+    braking &= c->mode != KZ_MODE_TORQUE && (magnitude(c->axis.v) < before || (before == 0 && c->axis.v == 0));
   }
   if (n->pending_valid) {
     n->applied_seq = n->pending_seq;
@@ -425,14 +450,10 @@ static void apply(kz_node *n) {
 
 /* Linear from the last setpoint to this one, which is reached on the last tick of the period. */
 static void interpolate(kz_node *n) {
-  uint32_t elapsed = n->now - n->started + n->board->tick_us;
+  const uint32_t elapsed = n->now - n->started + n->board->tick_us;
+  const uint16_t left = elapsed < n->period_us ? (uint16_t)(((n->period_us - elapsed) << 12) / n->period_us) : 0;
   uint8_t i;
-  if (elapsed > n->period_us) elapsed = n->period_us;
-  for (i = 0; i < n->board->n_channels; ++i) {
-    const kz_axis *a = &n->axis[i];
-    n->out[i] = a->q;
-    if (a->v != 0) n->out[i] -= (int32_t)((int64_t)a->v * (n->period_us - elapsed) / n->period_us);
-  }
+  for (i = 0; i < n->board->n_channels; ++i) n->out[i] = kz_channel_between(&n->channel[i], left);
 }
 
 void kz_node_tick(kz_node *n, uint32_t now_us) {
@@ -465,7 +486,7 @@ void kz_node_tick(kz_node *n, uint32_t now_us) {
   o.t_us = n->now;
   o.session = n->session;
   o.out = n->out;
-  o.axis = n->axis;
+  o.channel = n->channel;
   o.enabled = n->enabled;
   o.state = n->state;
   o.boundary = (uint8_t)boundary;
@@ -492,6 +513,7 @@ void kz_node_poll(kz_node *n) {
 }
 
 int kz_node_init(kz_node *n, const kz_board *board, void *ctx, uint32_t boot_id, uint8_t reset_cause) {
+  uint8_t i;
   if (board->n_channels > KZ_NODE_CH || board->n_sensors > KZ_NODE_SENSORS || board->n_channels > board->n_sensors)
     return 0;
   memset(n, 0, sizeof *n);
@@ -503,5 +525,9 @@ int kz_node_init(kz_node *n, const kz_board *board, void *ctx, uint32_t boot_id,
   n->schema_hash = kz_crc32(0, board->schema, board->schema_len);
   n->nonce = fresh(n);
   n->inputs = KZ_IN_NO_SAMPLE;
+  for (i = 0; board->modes && i < board->n_channels; ++i) {
+    if (board->modes[i] > KZ_MODE_TORQUE) return 0;
+    n->channel[i].mode = board->modes[i];
+  }
   return 1;
 }

@@ -10,8 +10,8 @@
 #ifndef KZ_NODE_H
 #define KZ_NODE_H
 
+#include "kz_channel.h"
 #include "kz_codes.h"
-#include "kz_guard.h"
 #include "kz_wire.h"
 
 #ifdef __cplusplus
@@ -43,10 +43,10 @@ enum { KZ_IN_ESTOP = 1, KZ_IN_ACTUATOR_FAULT = 2, KZ_IN_SENSOR_FAULT = 4, KZ_IN_
 /* What the actuate hook gets, every tick. */
 typedef struct {
   uint32_t t_us;
-  uint32_t session;       /* 0 when there is none */
-  const int32_t *out;     /* interpolated between setpoints: drive this */
-  const kz_axis *axis;    /* .q: setpoint of this period, reached on its last tick */
-  uint16_t enabled;       /* bit per channel; a channel that is off must be without torque */
+  uint32_t session;          /* 0 when there is none */
+  const int32_t *out;        /* interpolated between setpoints: drive this */
+  const kz_channel *channel; /* kz_channel_sent: setpoint of this period, reached on its last tick */
+  uint16_t enabled;          /* bit per channel; a channel that is off must be without torque */
   uint8_t state;
   uint8_t boundary; /* 1 on the tick that a new setpoint was applied */
 } kz_output;
@@ -69,14 +69,22 @@ typedef struct {
   uint16_t schema_len;
   uint8_t n_channels, n_sensors; /* n_channels <= n_sensors */
   uint32_t tick_us;              /* nominal time between ticks; the period must be a multiple of it */
+  const uint8_t *modes;          /* KZ_MODE_ of each channel; null: all take positions */
 } kz_board;
 
+/* Small and often used members come first: Thumb-1 reaches bytes at 0-31, halves at 0-62, words at 0-124 in one step. */
 typedef struct {
+  uint8_t state, fault, reset_cause, inputs, miss_budget, budget_used, window;
+  uint8_t greeted, commanded, pending_valid, stopping, retreating; /* flags */
+
+  uint16_t tx_seq, arm_seq, clear_seq, command_seq, pending_seq, applied_seq;
+  uint16_t ttl_max_ms, arm_ttl_ms;
+  uint16_t enabled, brake_first, staged, clamped; /* bit per channel */
+  uint16_t moving;                                /* measured to move faster than recovery speed */
+  uint16_t ignored, misses, stale;                /* these wrap */
+
   const kz_board *board;
   void *ctx;
-  kz_decoder rx;
-  uint8_t tx[KZ_TX_PAYLOAD + KZ_OVERHEAD];
-
   uint32_t boot_id, schema_hash, limits_hash, random, nonce, session;
   uint32_t now;        /* time of the last tick */
   uint32_t due;        /* next period boundary */
@@ -89,24 +97,17 @@ typedef struct {
   uint32_t period_us;
   uint32_t late; /* boundaries that were skipped because a tick came late */
 
-  uint16_t tx_seq, arm_seq, clear_seq, command_seq, pending_seq, applied_seq;
-  uint16_t ttl_max_ms, arm_ttl_ms;
-  uint16_t enabled, brake_first, staged, clamped;     /* bit per channel */
-  uint16_t moving;                                    /* measured to move faster than recovery speed */
-  uint16_t ignored, misses, stale;                    /* these wrap */
-  uint8_t state, fault, reset_cause, inputs, miss_budget, budget_used, window;
-  uint8_t greeted, commanded, pending_valid, stopping; /* flags */
-
-  kz_limit limit[KZ_NODE_CH];
-  kz_axis axis[KZ_NODE_CH];
+  kz_channel channel[KZ_NODE_CH];
   int32_t pending[KZ_NODE_CH]; /* newest COMMAND of this period */
   int32_t out[KZ_NODE_CH];
   int32_t last[KZ_NODE_CH]; /* positions measured when the motion window began */
   int32_t sensors[KZ_NODE_SENSORS];
+  kz_decoder rx;
   uint8_t upload[KZ_NODE_CH][KZ_LIMITS_BYTES]; /* staged LIMITS payloads, as they came */
+  uint8_t tx[KZ_TX_PAYLOAD + KZ_OVERHEAD];
 } kz_node;
 
-/* Returns 0 if the board has more channels or sensors than this build holds. boot_id must differ from boot to
+/* Returns 0 if the board has more channels or sensors than this build holds, or an unknown mode. boot_id must differ from boot to
  * boot (random, or a counter in non-volatile memory): the nonces start from it. */
 int kz_node_init(kz_node *n, const kz_board *board, void *ctx, uint32_t boot_id, uint8_t reset_cause);
 

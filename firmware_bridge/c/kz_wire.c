@@ -1,14 +1,12 @@
 #include "kz_wire.h"
 
-void kz_put16(uint8_t *p, uint16_t v) {
+uint8_t *kz_put16(uint8_t *p, uint16_t v) {
   p[0] = (uint8_t)v;
   p[1] = (uint8_t)(v >> 8);
+  return p + 2;
 }
 
-void kz_put32(uint8_t *p, uint32_t v) {
-  kz_put16(p, (uint16_t)v);
-  kz_put16(p + 2, (uint16_t)(v >> 16));
-}
+uint8_t *kz_put32(uint8_t *p, uint32_t v) { return kz_put16(kz_put16(p, (uint16_t)v), (uint16_t)(v >> 16)); }
 
 uint16_t kz_get16(const uint8_t *p) { return (uint16_t)(p[0] | ((uint16_t)p[1] << 8)); }
 
@@ -36,8 +34,7 @@ uint16_t kz_seal(uint8_t *buf, uint8_t type, uint8_t flags, uint16_t seq, uint32
   uint16_t code = 1, i;
   body[0] = type;
   body[1] = flags;
-  kz_put16(body + 2, seq);
-  kz_put32(body + 4, t_us);
+  kz_put32(kz_put16(body + 2, seq), t_us);
   kz_put32(body + KZ_HEADER + n, kz_crc32(0, body, (uint16_t)(KZ_HEADER + n)));
   /* COBS in place: every zero becomes the distance to the next one (or to the end). */
   for (i = 2; i < end; ++i) {

@@ -21,8 +21,9 @@ extern "C" {
 #define KZ_MAX_FRAME (KZ_MAX_PAYLOAD + KZ_OVERHEAD)
 #define KZ_PAYLOAD_AT (2 + KZ_HEADER)                    /* where kz_seal expects the payload */
 
-void kz_put16(uint8_t *p, uint16_t v);
-void kz_put32(uint8_t *p, uint32_t v);
+/* Both return where the next value goes. */
+uint8_t *kz_put16(uint8_t *p, uint16_t v);
+uint8_t *kz_put32(uint8_t *p, uint32_t v);
 uint16_t kz_get16(const uint8_t *p);
 uint32_t kz_get32(const uint8_t *p);
 int32_t kz_get32s(const uint8_t *p);
@@ -36,12 +37,12 @@ uint16_t kz_seal(uint8_t *buf, uint8_t type, uint8_t flags, uint16_t seq, uint32
 
 /* A zeroed decoder is ready for use. */
 typedef struct {
-  uint8_t body[KZ_MAX_BODY];
   uint8_t n;       /* bytes in body */
   uint8_t left;    /* data bytes left in the COBS block */
   uint8_t started; /* a COBS code has been seen since the delimiter */
   uint8_t skip;    /* too long: wait for the delimiter */
   uint32_t ok, bad_crc, bad_cobs, too_long, runt;
+  uint8_t body[KZ_MAX_BODY];
 } kz_decoder;
 
 /* Push one byte. Returns 1 when it completes a frame whose CRC holds; the frame lies in `body` until the next

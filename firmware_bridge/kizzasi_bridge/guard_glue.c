@@ -1,5 +1,7 @@
 #include "guard_glue.h"
 
+#include "kz_quick.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -37,6 +39,11 @@ void kzh_guard_rebase(kzh_guard *g, const int32_t *q, const int32_t *step) {
     const kz_limit *l = &g->limit[i];
     kz_axis *a = &g->axis[i];
     const kz_axis before = *a;
+    if (g->velocity) { /* what was sent; where the joint is, is measured */
+      a->v = to_raw(q[i]);
+      if (a->v != before.v) g->change[i] = 0;
+      continue;
+    }
     kz_seed(a, q[i]);
     a->v = step[i];
     if ((a->q > l->hi && a->v > 0) || (a->q < l->lo && a->v < 0)) a->v = 0;
@@ -158,7 +165,11 @@ static void admit_each(kzh_guard *g, const int32_t *aim, int jerk) {
     kz_window w;
     int32_t least, most, ask;
     if (!jerk) {
-      kz_admit(l, &g->axis[i], aim[i], g->miss_budget, rules);
+      const int64_t step = (int64_t)aim[i] - g->axis[i].q;
+      if (kz_quick(l, &g->axis[i], step, g->miss_budget))
+        kz_move(&g->axis[i], (int32_t)step);
+      else
+        kz_admit(l, &g->axis[i], aim[i], g->miss_budget, rules);
       continue;
     }
     jerk_window(g, i, &least, &most);

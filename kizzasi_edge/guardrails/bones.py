@@ -65,7 +65,7 @@ class PoseDrive:
         root_speed: float = math.inf,
         turn_speed: float | Mapping[str, float] = math.inf,
     ) -> None:
-        self.skeleton = skeleton
+        self.skeleton, self._where = skeleton, skeleton.where
         self.rate_hz = rate_hz
         self.output_names = channel_names(skeleton)
         n = len(skeleton.names)
@@ -96,6 +96,9 @@ class PoseDrive:
         """Stand at rest in a measured pose ``(3·nodes,)``, finite, as the skeleton can take it."""
         self._want[:] = position
         lib.kz_bones_seed(self._b, self._want_p)
+
+    def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
+        raise GuardrailError(f"{self._where}: no node applies poses")
 
     def measure(self, position: F64, velocity: F64 | None) -> None:
         """Nothing: poses follow the last pose sent."""

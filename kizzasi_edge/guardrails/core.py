@@ -110,7 +110,7 @@ class CoreDrive:
             lib.kzh_guard_measure(self._g, self._position_p)
 
     def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
-        """Stand at ``applied`` with last step ``step``, in quanta."""
+        """Stand at ``applied`` with last step ``step``, in quanta. A velocity applied is itself the last step."""
         self._applied[:] = applied
         np.clip(step, -self._most, self._most, out=self._step)  # of full speed: derated, it may still be that fast
         lib.kzh_guard_rebase(self._g, self._applied_p, self._step_p)

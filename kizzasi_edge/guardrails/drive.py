@@ -33,6 +33,9 @@ class Drive(Protocol):
     def seed(self, position: F64) -> None:
         """Stand at rest at a measured position ``(n,)``."""
 
+    def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
+        """Stand on what a node applied last ``(n,)``, and its last change, in quanta."""
+
     def measure(self, position: F64, velocity: F64 | None) -> None:
         """Take this period's measurement, finite. Not called where there was none: then what the last command should
         have led to stands in for it."""

@@ -39,6 +39,7 @@ class Parts:
     describe: Callable[[], list[str]]
     limits: tuple[JointLimits, ...] = ()
     lattice: tuple[LatticeLimits, ...] = ()
+    node: tuple[LatticeLimits, ...] = ()
     rows: tuple[Row, ...] = ()
     quadratics: tuple[Quadratic, ...] = ()
     temporal: TemporalRules | None = None
@@ -69,6 +70,7 @@ def build_parts(spec: GuardFile, where: str | Path) -> Parts:
             torque.explain,
             torque.limits,
             torque.lattice,
+            torque.lattice,
         )
     else:
         efforts = None if spec.dynamics is None else effort_rules(spec, limits, where)
@@ -85,6 +87,7 @@ def build_parts(spec: GuardFile, where: str | Path) -> Parts:
             partial(explain_motion, spec, where, limits, cells, motion.jerk, motion.rows, motion.quadratics, efforts),
             limits,
             motion.lattice,
+            cells,
             motion.rows,
             motion.quadratics,
         )

@@ -46,9 +46,9 @@ class Guardrails:
     may be called from other threads.
 
     Attributes: ``joints`` (nodes, of poses) in order; ``output_names`` what a model's outputs are called, one per
-    element of a command; ``shape`` of a command; ``command`` "position", "velocity", "torque" or "pose";
-    ``rate_hz``; ``limits`` SI limits after margins; ``lattice`` the integers that hold of sent values (and are uploaded
-    to the node); ``rows`` and ``quadratics`` the rules that couple joints; ``measures`` what of "position" and
+    element of a command; ``shape`` of a command; ``command`` "position", "velocity", "torque" or "pose"; ``rate_hz``;
+    ``limits`` SI limits after margins; ``lattice`` the integers that hold of sent values, ``node`` those that a node is
+    given to hold them; ``rows`` and ``quadratics`` the rules that couple joints; ``measures`` what of "position" and
     "velocity" every step needs; ``signals`` names of the signals that rules read; ``drive`` what moves; ``temporal``
     the temporal rules, or None; ``faults`` the fault machine with its counters; ``hang_s`` how long a model may be
     silent before it counts as hanging.
@@ -57,7 +57,8 @@ class Guardrails:
     def __init__(self, spec: GuardFile, where: str | Path = "guard") -> None:
         parts: Parts = build_parts(spec, where)
         self.spec, self.where, self.rate_hz = spec, str(where), float(spec.guard.rate_hz)
-        self.command, self.limits, self.lattice = parts.command, parts.limits, parts.lattice
+        self.command, self.limits = parts.command, parts.limits
+        self.lattice, self.node = parts.lattice, parts.node
         self.rows, self.quadratics, self.output_names = parts.rows, parts.quadratics, parts.output_names
         self.drive: Drive = parts.drive
         self._describe = parts.describe
@@ -119,10 +120,9 @@ class Guardrails:
         self._mark()
 
     def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
-        """Stand on what the node says it applied: positions and last steps ``(n,)`` in quanta. Positions only."""
-        if self._core is None:
-            raise GuardrailError(f"{self.where}: {self.command} commands do not stand on applied positions")
-        self._core.rebase(applied, step)
+        """Stand on what the node says it applied: its last values sent and their last changes ``(n,)`` in quanta of
+        ``node``. Not of poses."""
+        self.drive.rebase(applied, step)
         self._seeded = True
 
     def step(

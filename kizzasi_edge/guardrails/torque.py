@@ -141,6 +141,10 @@ class TorqueDrive:
         self._torques.infeasible = False
         self.measure(position, np.zeros(self.shape))
 
+    def rebase(self, applied: npt.NDArray[np.int32], step: npt.NDArray[np.int32]) -> None:
+        """Take ``applied`` (n,) [quanta] for the last torque sent, from which a torque rate counts."""
+        self._torques.raw = applied.astype(np.float64)
+
     def measure(self, position: F64, velocity: F64 | None) -> None:
         """Take this period's ``position`` [rad] and ``velocity`` [rad/s], both (n,) and finite."""
         self._q[:] = position

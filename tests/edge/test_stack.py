@@ -145,7 +145,7 @@ def test_the_words_of_a_refusal(error: type[Exception], message: str, call: Call
          lambda g: (g.reset([0, 0]), g.step([0.0, 0.0], signals={"x": 1.0, "distance": 1.0}))),
         (lambda: pose_guard(17), InputError, f"position: found shape (1,); expected (51,), for {SHORT}",
          lambda g: g.reset([0.0])),
-        (pose_guard, GuardrailError, "builder: pose commands do not stand on applied positions",
+        (pose_guard, GuardrailError, "builder: [constraint] 'body': no node applies poses",
          lambda g: g.rebase(np.zeros(6, np.int32), np.zeros(6, np.int32))),
         (pose_guard, GuardrailError, "builder: pose commands have no motion in quanta", lambda g: g.motion),
     ],

@@ -20,7 +20,7 @@ WAYS = {
     *("ESTOP-INIT", "ESTOP-READY"),
 }
 
-# What could be wrong with a node: text of kz_node.c, what a careless hand made of it.
+# What could be wrong with a node: text of kz_node.c or kz_channel.c, what a careless hand made of it.
 MUTANTS = {
     "ARM with any nonce": ("if (nonce != n->nonce) return KZ_ACK_WRONG_NONCE;\n  if (hash", "if (hash"),
     "CLEAR with any nonce": ("if (nonce != n->nonce) return KZ_ACK_WRONG_NONCE;\n  if (n->inputs", "if (n->inputs"),
@@ -59,7 +59,10 @@ MUTANTS = {
     "the TTL counts from arrival": ("n->deadline = obs + ", "n->deadline = n->now + "),
     "the TTL ends one tick late": ("if (reached(n->now, n->deadline))", "if (reached(n->now, n->deadline + 1))"),
     "no first COMMAND is needed": ("else if (n->now - n->armed_at >= (uint32_t)n->arm_ttl_ms * 1000u)", "else if (0)"),
-    "FAILSAFE applies what came before": ("n->stopping = n->pending_valid = n->commanded = 0;", "n->stopping = 0;"),
+    "FAILSAFE applies what came before": (
+        "n->stopping = n->pending_valid = n->commanded = n->retreating = 0;",
+        "n->stopping = n->retreating = 0;",
+    ),
     "FAILSAFE from ESTOP": (
         "if (n->state == KZ_STATE_READY || n->state == KZ_STATE_ARMED) end_session",
         "if (n->state != KZ_STATE_INIT) end_session",
@@ -69,7 +72,7 @@ MUTANTS = {
         "if (n->state == KZ_STATE_ESTOP || n->state == KZ_STATE_INIT) return;",
     ),
     "ESTOP leaves the torque on": ("if (!(n->brake_first & bit(i))) cut(n, i);", ";"),
-    "ESTOP never cuts after braking": ("n->state == KZ_STATE_ESTOP && n->axis[i].v == 0", "0"),
+    "ESTOP never cuts after braking": ("n->state == KZ_STATE_ESTOP && rests(n, i)", "0"),
     "ESTOP of this major only": (
         "if (type == KZ_MSG_ESTOP) {",
         "if (type == KZ_MSG_ESTOP && n->rx.body[1] >> 4 == 1) {",
@@ -87,7 +90,7 @@ MUTANTS = {
     ),
     "limits without COMMIT": (
         "n->staged |= bit(p[0]);",
-        "n->staged |= bit(p[0]);\n  n->limit[p[0]] = l;",
+        "n->staged |= bit(p[0]);\n  n->channel[p[0]] = c;",
     ),
     "COMMIT with any hash": ("hash == 0 || hash != kz_get32(p + 12)", "hash == 0"),
     "COMMIT without a measurement": (
@@ -101,30 +104,55 @@ MUTANTS = {
     "COMMIT of the same starts anew": ("if (hash == n->limits_hash) return KZ_ACK_OK;", ""),
     "DISARM in motion": ("n->pending_valid = 0;\n    if (at_rest(n)) enter_ready(n);", "enter_ready(n);"),
     "DISARM never ends": ("if (n->stopping && at_rest(n)) enter_ready(n);", ""),
-    "endless coasting": ("live && n->budget_used < n->miss_budget", "live"),
-    "no coasting": ("live && n->budget_used < n->miss_budget", "0"),
+    "endless coasting": ("(n->budget_used < n->miss_budget ? KZ_IDLE_COAST : KZ_IDLE_BRAKE)", "KZ_IDLE_COAST"),
+    "no coasting": ("(n->budget_used < n->miss_budget ? KZ_IDLE_COAST : KZ_IDLE_BRAKE)", "KZ_IDLE_BRAKE"),
     "braking renews the budget": ("if (!moving || !braking) n->budget_used = 0;", "n->budget_used = 0;"),
     "the budget is never renewed": ("if (!moving || !braking) n->budget_used = 0;", ""),
     "catching up": ("n->due = n->now + period;\n      n->late++;", "n->late++;"),
     "unguarded": (
-        "kz_admit(&n->limit[i], &n->axis[i], n->pending[i], n->miss_budget, &rules);",
-        "kz_move(&n->axis[i], n->pending[i] - n->axis[i].q);",
+        "kz_admit(&c->limit, &c->axis, want, miss_budget, &rules);",
+        "kz_move(&c->axis, want - c->axis.q);",
     ),
-    "a driven channel is seeded anew": ("if (!(n->enabled & bit(i))) kz_seed", "kz_seed"),
-    "outputs on in INIT": ("n->inputs = KZ_IN_NO_SAMPLE;\n  return 1;", "n->enabled = 1;\n  return 1;"),
+    "a driven channel is seeded anew": ("if (!(n->enabled & bit(i))) kz_channel_seed", "kz_channel_seed"),
+    "outputs on in INIT": ("n->inputs = KZ_IN_NO_SAMPLE;\n", "n->enabled = 1;\n"),
+    "a velocity does not look where it is": (
+        "c->axis.q = endless(c) ? 0 : within(measured, -KZ_RAW_MAX, KZ_RAW_MAX);",
+        "",
+    ),
+    "a torque at any rate": ("within(within(want, l->lo, l->hi), c->axis.q - l->w, c->axis.q + l->w)", "want"),
+    "a torque stays on in READY": ("idle == KZ_IDLE_REST ? 0 : damped", "damped"),
+    "a torque stays on when CUT": ("if (c->mode == KZ_MODE_TORQUE) c->axis.q = 0;", ""),
+    "a torque damps nothing": ("return moved < 0 ? (int32_t)x : -(int32_t)x;", "return 0;"),
+    "a torque drives what moves": (
+        "return moved < 0 ? (int32_t)x : -(int32_t)x;",
+        "return moved < 0 ? -(int32_t)x : (int32_t)x;",
+    ),
+    "a torque counts as rest while it moves": (" && !(c->mode == KZ_MODE_TORQUE && n->moving & bit(i))", ""),
+    "FAILSAFE moves before it rests": ("if (at_rest(n)) n->retreating = 1;", "n->retreating = 1;"),
+    "FAILSAFE moves at full speed": ("slow.w = slow.w > 8 ? slow.w / 8 : 1;", ""),
+    "FAILSAFE moves with a broken sensor": ("return n->retreating && !(n->inputs & broken);", "return n->retreating;"),
+    "FAILSAFE moves after a machine fault": (
+        " || n->fault == KZ_FAULT_ACTUATOR || n->fault == KZ_FAULT_SENSOR) return 0;",
+        ") return 0;",
+    ),
+    "FAILSAFE stays where it is": ("return retreats(n) ? KZ_IDLE_RETREAT : KZ_IDLE_BRAKE;", "return KZ_IDLE_BRAKE;"),
 }
 
 
 def build(directory: Path, *, old: str = "", new: str = "", window: int = 3, ttl_ms: int = 7) -> Path:
-    """search_node with a copy of kz_node.c, changed, in which motion is measured over ``window`` periods."""
-    text = (C / "kz_node.c").read_text()
-    assert text.count(old) == 1 or not old, f"kz_node.c has changed: {old!r} occurs {text.count(old)} times"
-    assert "#define MOTION_PERIODS 32 " in text
-    node, program = directory / "kz_node.c", directory / "search_node"
-    node.write_text(
-        text.replace(old, new, 1).replace("#define MOTION_PERIODS 32 ", f"#define MOTION_PERIODS {window} ")
-    )
-    sources = [C / "prove" / "search_node.c", node, C / "kz_wire.c", C / "kz_guard.c"]
+    """search_node with copies of kz_node.c and kz_channel.c, one of them changed, in which motion is measured over
+    ``window`` periods."""
+    texts = {name: (C / name).read_text() for name in ("kz_node.c", "kz_channel.c")}
+    found = sum(text.count(old) for text in texts.values())
+    assert found == 1 or not old, f"the node has changed: {old!r} occurs {found} times"
+    assert "#define MOTION_PERIODS 32 " in texts["kz_node.c"]
+    for name, text in texts.items():
+        changed = text.replace(old, new) if old else text
+        (directory / name).write_text(
+            changed.replace("#define MOTION_PERIODS 32 ", f"#define MOTION_PERIODS {window} ")
+        )
+    program = directory / "search_node"
+    sources = [C / "prove" / "search_node.c", C / "kz_wire.c", C / "kz_guard.c", *(directory / name for name in texts)]
     sizes = ["-DKZ_NODE_CH=2", "-DKZ_NODE_SENSORS=2"]
     common = ["cc", "-std=c99", "-O2", "-Wall", "-Wextra", "-Wno-unused", *sizes, f"-I{C}", "-c"]
     objects = [directory / f"{source.stem}.o" for source in sources]
@@ -155,8 +183,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("search"))
 
 
-def test_every_situation_of_one_channel(program: Path) -> None:
-    assert holds(program, 1)["states"] > 20_000
+@pytest.mark.parametrize("layout", [1, 4, 5], ids=["position", "torque", "safe place"])
+def test_every_situation_of_one_channel(program: Path, layout: int) -> None:
+    assert holds(program, layout)["states"] > 20_000
+
+
+@pytest.mark.prove
+def test_every_situation_of_a_velocity(program: Path) -> None:
+    assert holds(program, 3)["states"] > 100_000
 
 
 def test_too_few_slots_are_no_proof(program: Path) -> None:
@@ -168,7 +202,7 @@ def test_too_few_slots_are_no_proof(program: Path) -> None:
 def caught(directory: Path, name: str) -> None:
     old, new = MUTANTS[name]
     program = build(directory, old=old, new=new)
-    for layout in (1, 0):
+    for layout in (1, 0, 3, 4, 5):
         rc, report, trail = search(program, layout)
         if rc == 1:
             assert trail, "no way there was told"
@@ -196,6 +230,6 @@ def test_every_situation_of_two_channels(tmp_path: Path) -> None:
 
 @pytest.mark.prove
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("layout", [0, 1, 3, 4, 5])
 def test_every_situation_with_the_window_of_the_firmware(tmp_path: Path, layout: int) -> None:
     assert holds(build(tmp_path, window=32), layout)["states"] > 100_000

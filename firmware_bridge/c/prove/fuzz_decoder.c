@@ -5,7 +5,8 @@
  * bit of it is flipped. What is accepted must be exactly what lay between the delimiters, what was sealed whole must
  * arrive, and every other piece must be counted under one name.
  *
- *     clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover fuzz_decoder.c ../kz_wire.c */
+ *     clang -g -O2 -fsanitize=fuzzer,address,undefined -fsanitize-trap=undefined -fno-sanitize-coverage=trace-cmp \
+ *         fuzz_decoder.c ../kz_wire.c */
 #include <stdlib.h>
 #include <string.h>
 

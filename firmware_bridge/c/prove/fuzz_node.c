@@ -7,7 +7,7 @@
  *     xxxxx111  brown-out
  *
  *     clang -g -O1 -DKZ_NODE_CH=2 -DKZ_NODE_SENSORS=3 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover \
- *         fuzz_node.c ../kz_node.c ../kz_wire.c ../kz_guard.c
+ *         fuzz_node.c ../kz_node.c ../kz_channel.c ../kz_wire.c ../kz_guard.c
  *     cc -DREPLAY ... fuzz_node.c ... && ./a.out FILE */
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +69,8 @@ static void limits(int channel) {
   kz_put32(payload + 8, (uint32_t)half() * 32);
   kz_put32(payload + 12, half());
   kz_put32(payload + 16, half());
+  kz_put32(payload + 20, byte() & 1 ? (uint32_t)half() - 0x8000u : (uint32_t)KZ_NO_SAFE);
+  kz_put32(payload + 24, word() >> byte() % 32);
   say(KZ_MSG_LIMITS, 0x10, ++seq, KZ_LIMITS_BYTES);
 }
 
@@ -109,7 +111,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   left = size;
   seq = 0;
   ticks = 0;
-  n_channels = (uint8_t)(1 + byte() % KZ_NODE_CH);
+  n_channels = byte();
+  for (i = 0; i < KZ_NODE_CH; ++i) watched_modes[i] = (uint8_t)((n_channels >> (2 + 2 * (i % 3)) & 3) % 3);
+  n_channels = (uint8_t)(1 + n_channels % KZ_NODE_CH);
   boot_id = word();
   watch_boot(n_channels, KZ_NODE_SENSORS, boot_id, word(), KZ_RESET_POWER_ON);
   while (left) {

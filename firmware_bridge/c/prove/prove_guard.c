@@ -5,7 +5,8 @@
  *  - transparent: on a sample, a proposal that brute-force simulation finds admissible passes unchanged, and a
  *    changed one lands on the admissible value nearest to it;
  *  - alive: a driver that asks for a limit gets there, and each of the three limits is attained;
- *  - one guard: kz_admit, which looks for a short way first, does what the window of kz_admissible says, from any state;
+ *  - one guard: kz_admit, which looks at one end only, does what the window of kz_admissible says, from any state, and
+ *    kz_quick admits nothing that is not in it;
  *  - velocity: where each period puts the axis where a joint was measured, step and change hold as ever, and the joint
  *    stays in its range to within the error of that measurement.
  * GUARD is kz_guard (the default) or one of the limiters in common use below, in each of which the harness must find
@@ -18,6 +19,7 @@
 #include <time.h>
 
 #include "../kz_guard.h"
+#include "../kz_quick.h"
 #include "prove_random.h"
 
 /* Spread over magnitudes, so that small values are as common as large ones. */
@@ -179,7 +181,7 @@ static void miss(size_t guard, const kz_limit *l, kz_axis *a, int may_coast) {
     GUARDS[guard].admit(l, a, clip32((int64_t)a->q + a->v), 0, &rules);
 }
 
-/* Whether kz_admit does anything else than the window says. */
+/* Whether kz_admit or kz_quick does anything else than the window says. */
 static int differs(const kz_limit *l, const kz_axis *before, int32_t want, uint8_t coast) {
   const kz_window k = kz_admissible(l, before, coast);
   const int64_t ask = (int64_t)want - before->q, v = clamp(ask, k.down, k.up);
@@ -187,7 +189,7 @@ static int differs(const kz_limit *l, const kz_axis *before, int32_t want, uint8
   kz_axis a = *before;
   uint8_t rules = 0;
   const int32_t q = kz_admit(l, &a, want, coast, &rules);
-  return k.down > k.up || q != a.q || a.v != v || (int64_t)a.q - before->q != v || rules != expected;
+  return k.down > k.up || (kz_quick(l, before, ask, coast) && v != ask) || q != a.q || a.v != v || (int64_t)a.q - before->q != v || rules != expected;
 }
 
 /* Any state that can come about: outside the range too, and faster than w where w has just been reduced. */

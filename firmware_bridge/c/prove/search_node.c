@@ -6,7 +6,8 @@
  * clock starts shortly before it wraps. Situations are remembered by 64 bits of hash each (n of them collide with a
  * probability below n^2 / 2^65).
  *
- * LAYOUT: 0 one channel that is cut by ESTOP, 1 one that brakes first, 2 one of each.
+ * LAYOUT: 0 one channel that is cut by ESTOP, 1 one that brakes first, 2 one of each, 3 a velocity, 4 a torque, 5 a
+ * position with a safe place; these brake first (the torque only with limits A).
  * Prints one JSON line; exit status 0 if everything held, 1 with the shortest way there if something did not, 2 if
  * MAX_STATES were not enough. */
 #include <inttypes.h>
@@ -33,14 +34,16 @@ static void say_as(uint8_t major, uint8_t type, uint16_t seq, uint8_t len) {
 static void say(uint8_t type, uint16_t seq, uint8_t len) { say_as(KZ_PROTOCOL_MAJOR, type, seq, len); }
 
 static void limits_payload(uint8_t *p, int channel, int set) {
-  const int brakes = layout == 2 ? channel : layout;
+  const int brakes = layout == 2 ? channel : layout, torque = layout == 4;
   memset(p, 0, KZ_LIMITS_BYTES);
   p[0] = (uint8_t)channel;
-  p[1] = (uint8_t)(brakes ? KZ_STOP_BRAKE_THEN_CUT : KZ_STOP_CUT);
+  p[1] = (uint8_t)(brakes && !(torque && set) ? KZ_STOP_BRAKE_THEN_CUT : KZ_STOP_CUT);
   kz_put32(p + 4, (uint32_t)-3);
   kz_put32(p + 8, set ? 2 : 4);
   kz_put32(p + 12, set ? 1 : 2);
   kz_put32(p + 16, 1);
+  kz_put32(p + 20, layout == 5 ? 1u : (uint32_t)KZ_NO_SAFE);
+  kz_put32(p + 24, torque ? 0x40000000u : 0); /* 2.0 */
 }
 
 static void commit_payload(int set) {
@@ -94,7 +97,10 @@ static void tick(uint32_t us, uint8_t inputs) {
 static void push(void) {
   int i;
   for (i = 0; i < channels(); ++i)
-    w.sensors[i] = w.sensors[i] >= 5 ? 0 : w.node.enabled & mask_of(i) ? w.sensors[i] + 1 : 5;
+    if (mode(i) != KZ_MODE_TORQUE)
+      w.sensors[i] = w.sensors[i] >= 5 ? 0 : w.node.enabled & mask_of(i) ? w.sensors[i] + 1 : 5;
+    else if ((!(w.node.enabled & mask_of(i)) || w.state == KZ_STATE_READY) && w.sensors[i] == w.last[i])
+      w.sensors[i] += 5; /* only how far it moves counts; in session it moves by its torque */
   tick(TICK_US, 0);
 }
 
@@ -182,7 +188,8 @@ static watch canonical(void) {
   memset(n->tx, 0, sizeof n->tx);
   memset(n->out, 0, sizeof n->out);
   n->tx_seq = n->applied_seq = n->clamped = n->ignored = n->misses = n->stale = 0;
-  n->boot_id = n->late = n->random = n->fault = n->reset_cause = 0;
+  n->boot_id = n->late = n->random = n->reset_cause = 0;
+  n->fault = c.fault = w.state == KZ_STATE_FAILSAFE && (n->fault == KZ_FAULT_ACTUATOR || n->fault == KZ_FAULT_SENSOR);
   c.answered = c.result = c.boundary = c.finished = 0;
   c.value = 0;
   /* numbers that are only compared; the account differs from the node by 0 */
@@ -214,10 +221,22 @@ static watch canonical(void) {
   c.misses = runs ? (c.misses < BUDGET ? c.misses : BUDGET) : 0;
   n->commanded = n->commanded && armed;
   c.commanded = c.commanded && armed;
-  if (n->enabled == every_channel()) n->window = 0, n->moving = 0, memset(n->last, 0, sizeof n->last);
-  for (i = 0; i < channels(); ++i)
+  for (i = 0; i < channels(); ++i) {
     if (n->enabled & mask_of(i)) c.since_cut[i] = 0;
-  n->inputs = (uint8_t)((n->inputs & KZ_IN_ESTOP) | (measured_now() ? 0 : KZ_IN_NO_SAMPLE));
+    if (mode(i) == KZ_MODE_TORQUE) { /* only how far it moves is looked at */
+      const int32_t at = w.sensors[i];
+      n->last[i] -= at, n->sensors[i] -= at, n->channel[i].was -= at;
+      c.last[i] -= at, c.sensed[i] -= at, c.was[i] -= at, c.sensors[i] = 0;
+      n->channel[i].axis.v = c.axis[i].v = n->channel[i].axis.v != 0; /* it is at rest or not */
+    } else if (n->enabled == every_channel()) {
+      n->window = c.window = 0, n->moving = c.moving = 0, n->last[i] = c.last[i] = 0;
+    }
+    if (mode(i) != KZ_MODE_TORQUE)
+      c.was[i] = 0; /* not kept */
+    else if (!(n->enabled & mask_of(i)))
+      n->channel[i].was = c.was[i] = 0; /* written anew when it is driven again */
+  }
+  n->inputs = (uint8_t)((n->inputs & (KZ_IN_ESTOP | KZ_IN_ACTUATOR_FAULT)) | (measured_now() ? 0 : KZ_IN_NO_SAMPLE));
   c.seen = n->inputs;
   return c;
 }
@@ -267,6 +286,7 @@ static int is_new(uint64_t k) {
 }
 
 static void start(void) {
+  watched_modes[0] = layout == 3 ? KZ_MODE_VELOCITY : layout == 4 ? KZ_MODE_TORQUE : KZ_MODE_POSITION;
   watch_boot(layout == 2 ? 2 : 1, layout == 2 ? 2 : 1, 1, (uint32_t)-5 * TICK_US, KZ_RESET_POWER_ON);
 }
 
