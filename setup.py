@@ -29,7 +29,7 @@ class BuildExt(build_ext):
         in_place = self.inplace or self.editable_mode
         target = Path(PACKAGE if in_place else f"{self.build_lib}/kizzasi_bridge") / "bin"
         target.mkdir(parents=True, exist_ok=True)
-        core = [Path("firmware_bridge/c") / f"kz_{part}.c" for part in ("guard", "wire", "node")]
+        core = [Path("firmware_bridge/c") / f"kz_{part}.c" for part in ("guard", "channel", "wire", "node")]
         sources = [*core, *Path("firmware_bridge/boards/posix").glob("*.c")]
         objects = self.compiler.compile(
             sorted(map(str, sources)),

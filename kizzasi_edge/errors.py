@@ -3,14 +3,14 @@
 ::
 
     KizzasiError
-    ├── ConfigError(ValueError)          robot.toml, train.toml, CSV: names file, section, key, found, expected
+    ├── ConfigError(ValueError)          (kizzasi_bridge) TOML, CSV: names file, section, key, found, expected
     ├── BundleError(ValueError)          the .onnx file or its manifest
     ├── GuardrailError(ValueError)       a guard that must not be built, or was asked to step without its inputs
     ├── InputError(ValueError)           an input with the wrong shape, or a NaN/Inf in it; no state has changed
     ├── ModelError(ArithmeticError)      the model computed NaN/Inf; its state was not committed
     ├── SnapshotError(ValueError)        a snapshot of another bundle
     ├── StaleInput(TimeoutError)         an input older than its limit
-    ├── MissingExtra(ImportError)        an optional library is not installed; says which extra to install
+    ├── MissingExtra(ImportError)        (kizzasi_bridge) an optional library is missing; says which extra to install
     ├── WireError(ValueError)            (kizzasi_bridge) a value that does not fit the wire format
     └── ConnectorError(OSError)          (kizzasi_bridge) a port, socket or file that cannot be used
         └── LinkError                    (kizzasi_bridge) a device that refuses or stays silent
@@ -18,7 +18,7 @@
 
 from __future__ import annotations
 
-from kizzasi_bridge.errors import ConnectorError, KizzasiError, LinkError, WireError
+from kizzasi_bridge.errors import ConfigError, ConnectorError, KizzasiError, LinkError, MissingExtra, WireError
 
 __all__ = [
     "BundleError",
@@ -34,10 +34,6 @@ __all__ = [
     "StaleInput",
     "WireError",
 ]
-
-
-class ConfigError(KizzasiError, ValueError):
-    """A configuration file that cannot be used: names file, section, key, what was found and expected."""
 
 
 class BundleError(KizzasiError, ValueError):
@@ -62,7 +58,3 @@ class SnapshotError(KizzasiError, ValueError):
 
 class StaleInput(KizzasiError, TimeoutError):
     """An input older than its declared limit."""
-
-
-class MissingExtra(KizzasiError, ImportError):
-    """An optional library is missing; the message names the extra that brings it."""

@@ -1,10 +1,10 @@
-"""Files appear whole or not at all: a temporary name, then rename."""
+"""Files of models and reports: whole or not at all, and in folders that are made for them."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from kizzasi_bridge import written
 from kizzasi_edge.errors import BundleError
 
 
@@ -14,21 +14,7 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         BundleError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # or a power cut could undo the rename
-        finally:
-            os.close(folder)
-    except OSError as error:
-        _remove(temporary)
-        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+    written.write_file(path, data, BundleError)
 
 
 def make_folder(path: Path) -> None:
@@ -41,10 +27,3 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BundleError(f"{path}: no folder, and none can be made: {error.strerror or error}") from error
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:  # its folder is no folder, or went away: nothing is left there
-        return

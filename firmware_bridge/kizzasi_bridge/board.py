@@ -64,6 +64,7 @@ class PosixBoard:
             *("--schema", str(schema_file)),
             *("--channels", str(len(schema.channels))),
             *("--sensors", str(len(schema.sensors))),
+            *("--modes", "".join(channel.type[0] for channel in schema.channels)),
             *("--tick-us", str(schema.tick_us)),
         ]
         if plant is not None:

@@ -25,10 +25,12 @@ HEADERS = [
     C / "kz_coupled.h",
     C / "kz_bones.h",
     PACKAGE / "guard_glue.h",
+    PACKAGE / "host_wire.h",
     PACKAGE / "host_glue.h",
 ]
 SOURCES = [
     C / "kz_guard.c",
+    C / "kz_channel.c",
     C / "kz_wire.c",
     C / "kz_node.c",
     C / "kz_project.c",
@@ -40,6 +42,7 @@ SOURCES = [
     C / "kz_rules.c",
     C / "kz_bones.c",
     PACKAGE / "guard_glue.c",
+    PACKAGE / "host_wire.c",
     PACKAGE / "host_glue.c",
 ]
 CFLAGS = ["-O2", "-std=c99", "-Wall", "-Wextra", "-ffp-contract=off"]
@@ -80,6 +83,8 @@ def make(prefix: Path = Path()) -> FFI:
             for h in [
                 *HEADERS,
                 C / "kz_wire.h",
+                C / "kz_channel.h",
+                C / "kz_quick.h",
                 C / "kz_node.h",
                 C / "kz_rules.h",
                 C / "kz_project_parts.h",

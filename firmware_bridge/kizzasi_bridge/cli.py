@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from .errors import ConnectorError, KizzasiError, LinkError
-from .protocol import Fault, NodeState, ResetCause
+from .actions import Action, perform
+from .advice import RESETS
+from .errors import KizzasiError
+from .protocol import NodeState, ResetCause
 from .request import code_name
 from .schema import Channel, Sensor
-from .serial_port import Dtr
+from .serial_port import Dtr, port_findings
 
 if TYPE_CHECKING:
     from .link import Link
@@ -35,10 +39,10 @@ console = Console()
 Port = Annotated[str, typer.Argument(help="Serial port, best as /dev/serial/by-id/...")]
 Baud = Annotated[int, typer.Option(help="Bits per second; USB and ptys ignore it.")]
 DtrOption = Annotated[Dtr, typer.Option(help="Modem lines: as the OS does, raised, or lowered.")]
-Action = Literal["estop", "clear", "arm", "disarm"]
+BoardFileArgument = Annotated[Path, typer.Argument(metavar="BOARD.TOML", help="What the board drives and measures.")]
 
 _REFRESH_HZ = 10
-_CONFIRM_S = 2.0
+_LOOK_S = 2.0
 
 
 @app.command()
@@ -47,17 +51,40 @@ def monitor(
     baud: Baud = 1_000_000,
     dtr: DtrOption = "auto",
     seconds: Annotated[float, typer.Option(help="Stop after this long; 0: until Ctrl-C.")] = 0.0,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every STATE from some seconds before the last fault to 1 s after it here, as a table."
+        ),
+    ] = None,
 ) -> None:
-    """Watch a board live: state, session, rates, every channel in SI units, counters and faults."""
-    from .monitor import Monitor
+    """Watch a board live: state, rates, every channel in SI units, faults and what to do about them.
 
+    It only looks. The port may be unplugged and plugged in again meanwhile. With --csv and without a fault, the
+    newest STATEs are written when it ends.
+    """
+    from .blackbox import BlackBox, write_csv
+    from .monitor import screen
+
+    box = BlackBox()
+    saved = False
     with _link(port, baud, dtr) as link:
-        view = Monitor(link)
+        if csv is not None:
+            write_csv(csv, link.history(0), link.schema, 0)  # says now if it cannot
         end = time.monotonic() + seconds if seconds else float("inf")
-        with Live(view.screen(), console=console, refresh_per_second=_REFRESH_HZ, transient=False) as live:
-            while (now := time.monotonic()) < end:
-                time.sleep(min(1 / _REFRESH_HZ, end - now))
-                live.update(view.screen())
+        with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+            while True:
+                schema = link.schema
+                if box.look(link.history(), schema) and csv is not None:
+                    write_csv(csv, box.rows, schema, link.hello.period_us)
+                    saved = True
+                live.update(screen(link, box, console.width), refresh=True)
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                time.sleep(min(1 / _REFRESH_HZ, left))
+        if csv is not None and not saved:
+            write_csv(csv, link.history(), link.schema, link.hello.period_us)
 
 
 @app.command()
@@ -69,34 +96,38 @@ def send(
     socket: Annotated[
         Path | None, typer.Option(help="Control socket of the run that holds the port; found by itself if in /run.")
     ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object, errors too.")] = False,
 ) -> None:
-    """Send one request; through the control socket when `kizzasi-edge run` holds the port."""
-    from .holder import ask_holder, control_socket_of
+    """Have the board do one thing, and see that it does; through the run's control socket where one holds the port.
 
-    link = _link(port, baud, dtr)
+    Exit code 0: the board shows it. 1: it does not, and stderr says why. 2: wrong arguments.
+    """
     try:
-        if socket is None:
-            link.open()
-    except LinkError:
-        raise
-    except ConnectorError:
-        socket = control_socket_of(port)
-        if socket is None:
+        done, text = perform(action, _link(port, baud, dtr), socket)
+    except KizzasiError as error:
+        if not json_:
             raise
-    if socket is not None:
-        ask_holder(socket, action)
-        console.print(f"{action}: done by the run behind {socket}", highlight=False)
-        return
-    with link:
-        _perform(link, action)
+        _print_json({"ok": False, "error": str(error)})
+        raise typer.Exit(1) from None
+    if json_:
+        _print_json({"ok": True, **done})
+    else:
+        console.print(f"{action}: {text}", highlight=False)
 
 
 @app.command(name="flash-info")
 def flash_info(port: Port, baud: Baud = 1_000_000, dtr: DtrOption = "auto") -> None:
-    """Print what is flashed on a board: its HELLO and its schema."""
+    """Print what is flashed on a board, HELLO and schema, and what can be said about the line to it."""
+    from .monitor import latency
+
     with _link(port, baud, dtr) as link:
         hello = link.hello
         schema = link.schema
+        deadline = time.monotonic() + _LOOK_S
+        while not (link.line.states_hz and link.clock) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        answers = latency(link)
+        trouble = [*link.line.findings, *(text for _, text in port_findings(port))]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
@@ -104,12 +135,13 @@ def flash_info(port: Port, baud: Baud = 1_000_000, dtr: DtrOption = "auto") -> N
         ("board", schema.board),
         ("protocol", f"{hello.major}.{hello.minor}"),
         ("state", code_name(NodeState, hello.state)),
-        ("reset cause", code_name(ResetCause, hello.reset_cause)),
+        ("reset cause", f"{code_name(ResetCause, hello.reset_cause)}, {RESETS.get(hello.reset_cause, '')}"),
         ("boot id", f"{hello.boot_id:#010x}"),
         ("schema", f"{hello.schema_hash:#010x}, {hello.schema_len} bytes"),
         ("limits", f"{hello.limits_hash:#010x}" if hello.limits_hash else "none committed"),
         ("period", f"{hello.period_us} µs" if hello.period_us else "none until limits are committed"),
         ("tick", f"{schema.tick_us} µs"),
+        ("line", answers),
     ):
         table.add_row(name, value)
     console.print(table, highlight=False)
@@ -117,6 +149,65 @@ def flash_info(port: Port, baud: Baud = 1_000_000, dtr: DtrOption = "auto") -> N
     console.print(_rows("channels", schema.channels))
     console.print()
     console.print(_rows("sensors", schema.sensors))
+    for text in trouble:
+        console.print(text, style="red", markup=False, highlight=False)
+
+
+@app.command(name="schema")
+def schema_of(
+    file: BoardFileArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the C header that firmware includes.")
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option(help="Port of a board: does it carry this table?", metavar="PORT")
+    ] = None,
+    baud: Baud = 1_000_000,
+    dtr: DtrOption = "auto",
+) -> None:
+    """Show the calibration table that a board.toml describes; make firmware of it, or compare it with a board's."""
+    from .board_file import load_board
+    from .schema_commands import compare, show, write_header
+
+    board = load_board(file)
+    if output is not None:
+        write_header(board, output, console)
+    if check is not None:
+        with _link(check, baud, dtr) as link:
+            compare(board, link, console)
+    if output is None and check is None:
+        show(board, console)
+
+
+@app.command()
+def calibrate(
+    port: Port,
+    file: BoardFileArgument,
+    joint: Annotated[str | None, typer.Option(help="The one to calibrate; else all, one after another.")] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A pose of --joint: 0, 1.57, 90deg, 150mm. It is read when a line of input comes. Repeat it."
+        ),
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Take gear, or quantum, from the poses.")] = False,
+    noise: Annotated[int | None, typer.Option(help="Counts that a resting sensor may wander.", min=0)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change and write nothing.")] = False,
+    baud: Baud = 1_000_000,
+    dtr: DtrOption = "auto",
+) -> None:
+    """Move joints to known poses by hand and write zero, sign and scale into the board.toml. Moves nothing itself."""
+    from .calibrate_commands import Calibrator
+
+    if at and joint is None:
+        raise typer.BadParameter("--at needs --joint")
+    with _link(port, baud, dtr) as link:
+        calibrator = Calibrator(link, file, refit=refit, noise=noise, console=console)
+        if joint is not None and at:
+            calibrator.script(joint, at)
+        else:
+            calibrator.interactive(joint)
+        calibrator.finish(dry_run=dry_run)
 
 
 def _rows(title: str, items: Sequence[Channel | Sensor]) -> Table:
@@ -138,28 +229,8 @@ def _link(port: str, baud: int, dtr: Dtr) -> Link:
     return Link(port, baud=baud, dtr=dtr)
 
 
-def _perform(link: Link, action: Action) -> None:
-    """Do ``action`` and print the state that the board shows after it."""
-    if action == "estop":
-        link.estop()
-        deadline = time.monotonic() + _CONFIRM_S
-        while link.estop_pending:
-            if time.monotonic() > deadline:
-                raise LinkError(f"port {link.port}: ESTOP was sent for {_CONFIRM_S:g} s and STATE does not show it")
-            link.wait_state(link.latest.count if link.latest else 0, 0.02)
-            link.heartbeat()  # repeats the ESTOP while it is not confirmed
-    elif action == "arm":
-        session = link.arm()
-        console.print(f"session {session:#010x}; without a COMMAND the board goes to FAILSAFE", highlight=False)
-    elif action == "disarm":
-        link.disarm()
-    else:
-        link.clear()
-    state = link.wait_state(link.latest.count if link.latest else 0, _CONFIRM_S)
-    if state is None:
-        raise LinkError(f"port {link.port}: {action} was accepted, but no STATE arrives")
-    fault = f", fault {code_name(Fault, state.fault)}" if state.fault else ""
-    console.print(f"{action}: board is in {code_name(NodeState, state.state)}{fault}", highlight=False)
+def _print_json(data: dict[str, object]) -> None:
+    console.print(json.dumps(data), markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

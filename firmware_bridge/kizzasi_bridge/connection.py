@@ -12,10 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from .clock import ClockEstimator
 from .codec import Decoder
 from .errors import WireError
 from .handshake import Handshake
-from .protocol import Ack, AckResult, Hello, Log, MsgType, NodeState, SchemaData
+from .history import History
+from .line import Counts, LineWatch
+from .protocol import Ack, AckResult, Hello, Log, MsgType, NodeState, SchemaData, TimeRequest, TimeResponse
 from .schema import Schema
 from .serial_port import SerialPort
 from .states import State, StateAssembler
@@ -48,10 +51,13 @@ class Connection:
         pending, ack: (type, seq) of the request under way, and its ACK once it is here.
         logs: newest LOG messages of the board.
         diagnosis: what seems to be wrong with the line, in words; None while frames arrive.
+        history: the newest STATEs, over all connections.
+        clocks: estimates the board's clock.
+        line: what the traffic says about the line.
         n: event counters.
     """
 
-    def __init__(self, baud: int) -> None:
+    def __init__(self, baud: int, history: int) -> None:
         self.baud = baud
         self.tx = Transmitter()
         self.news = threading.Condition()
@@ -66,6 +72,9 @@ class Connection:
         self.ack: Ack | None = None
         self.logs: deque[Log] = deque(maxlen=20)
         self.diagnosis: str | None = None
+        self.history = History(history)
+        self.clocks = ClockEstimator()
+        self.line = LineWatch(baud)
         self.n = dict.fromkeys(_COUNTED, 0)
         self.handshake = Handshake(self.tx.send)
         self.assembler = StateAssembler()
@@ -74,12 +83,15 @@ class Connection:
         self._frames_at_s = 0.0  # when a valid frame last arrived
         self._garbage = 0  # bytes since then
         self._recv_ns = 0
+        self._introductions = 0  # connections on which the board has said who it is
+        self._reads = 0  # that brought a STATE
         self._handlers: dict[int, Callable[[bytes], None]] = {
             MsgType.HELLO: self._on_hello,
             MsgType.SCHEMA_DATA: self._on_schema_data,
             MsgType.STATE: self._on_state,
             MsgType.ACK: self._on_ack,
             MsgType.LOG: self._on_log,
+            MsgType.TIME_RSP: self._on_time,
         }
 
     def counters(self) -> dict[str, int]:
@@ -110,6 +122,7 @@ class Connection:
         self.tx.attach(port.fd)
         self._frames_at_s, self._garbage = time.monotonic(), 0
         self.handshake.restart()
+        self.line.restart(self._frames_at_s)
         if self.estop_pending:
             self.tx.send(MsgType.ESTOP)
 
@@ -123,6 +136,7 @@ class Connection:
         self._frames_at_s, self._garbage = recv_ns * 1e-9, 0
         self.diagnosis = None
         self._recv_ns = recv_ns
+        before = self.assembler.count
         for frame in frames:
             handle = self._handlers.get(frame.type)
             if handle is None:
@@ -132,14 +146,18 @@ class Connection:
                 handle(frame.payload)
             except WireError:
                 self.n["bad_payload"] += 1
+        self._reads += self.assembler.count > before
         with self.news:
             self.news.notify_all()
 
     def on_tick(self, now_s: float) -> None:
-        """Repeat unanswered introductions; notice a line that carries bytes but no frames."""
+        """Repeat unanswered introductions; ask for the time; notice what is wrong with the line."""
         self.handshake.tick(now_s)
-        if self.connected and self._rebooted_unseen():
-            self.handshake.ask_hello()
+        if self.connected:
+            if self._rebooted_unseen():
+                self.handshake.ask_hello()
+            self._ask_time()
+            self._look_at_line(now_s)
         if self._garbage and now_s - self._frames_at_s > _BAUD_SUSPECT_S:
             self.n["baud_suspects"] += 1
             self.diagnosis = (
@@ -173,6 +191,8 @@ class Connection:
         if rebooted:
             self.n["device_resets"] += 1
             self.session = 0
+        if rebooted or previous is None:
+            self.clocks.restart(hello.boot_id)
         if previous is not None and previous.schema_hash != hello.schema_hash:
             self.n["schema_changes"] += 1
             self.session = 0
@@ -193,9 +213,11 @@ class Connection:
             self.connected = False
         elif not self.connected:
             self.schema = schema
+            self.history.restart(len(schema.channels), len(schema.sensors))
             self.tx.set_channels(len(schema.channels))
             self.n["reconnects"] += self._was_lost
             self._was_lost = False
+            self._introductions += 1
             self.connected = True
 
     def _on_state(self, payload: bytes) -> None:
@@ -210,6 +232,8 @@ class Connection:
         if self.estop_pending and state.state == NodeState.ESTOP and not self.clearing:
             self.estop_pending = False
         self.latest = state
+        assert self.hello is not None
+        self.history.append(state, self.hello.boot_id, self._introductions)
 
     def _on_ack(self, payload: bytes) -> None:
         ack = Ack.unpack(payload)
@@ -223,6 +247,23 @@ class Connection:
 
     def _on_log(self, payload: bytes) -> None:
         self.logs.append(Log.unpack(payload))
+
+    def _on_time(self, payload: bytes) -> None:
+        response = TimeResponse.unpack(payload)
+        if self.schema is not None:
+            self.clocks.answer(response.cookie, response.t_us, self._recv_ns, self.schema.tick_us)
+
+    def _ask_time(self) -> None:
+        now_ns = time.monotonic_ns()
+        if self.clocks.due(now_ns) and not self.estop_pending:
+            self.tx.offer(MsgType.TIME_REQ, TimeRequest(self.clocks.ask(now_ns)).pack())
+
+    def _look_at_line(self, now_s: float) -> None:
+        clock = self.clocks.clock
+        if self.hello is None or self.schema is None:
+            return
+        counts = Counts(self.assembler.count, self.assembler.lost, self._reads, self.n["bytes_rx"])
+        self.line.look(now_s, counts, self.hello, self.schema.tick_us, clock.rtt_us if clock else None)
 
     def _rebooted_unseen(self) -> bool:
         """STATE shows a board without limits, HELLO one with: it was reset and its HELLO got lost."""

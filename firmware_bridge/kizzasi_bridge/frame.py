@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
+from typing import NamedTuple
 
-__all__ = ["DEFAULT_FLAGS", "MAX_PAYLOAD", "OVERHEAD", "PROTOCOL_MAJOR", "PROTOCOL_MINOR", "Frame"]
+__all__ = ["DEFAULT_FLAGS", "HEADER", "MAX_PAYLOAD", "OVERHEAD", "PROTOCOL_MAJOR", "PROTOCOL_MINOR", "Frame"]
 
 PROTOCOL_MAJOR = 1
 PROTOCOL_MINOR = 0
 DEFAULT_FLAGS = PROTOCOL_MAJOR << 4
+HEADER = struct.Struct("<BBHI")  # type, flags, seq, t_us
 MAX_PAYLOAD = 240
 OVERHEAD = 15  # two delimiters, one COBS code, 8 bytes of header, 4 of CRC
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A checked frame: ``type``, ``flags`` (mode | major << 4), ``seq`` (u16), ``t_us`` (u32), ``payload``."""
 
     type: int

@@ -2,28 +2,7 @@
 
 #include <string.h>
 
-int kz_host_encode(uint8_t *out, int type, int flags, int seq, uint32_t t_us, const uint8_t *payload, int n) {
-  memcpy(out + KZ_PAYLOAD_AT, payload, (size_t)n);
-  return kz_seal(out, (uint8_t)type, (uint8_t)flags, (uint16_t)seq, t_us, (uint8_t)n);
-}
-
-int kz_host_feed(kz_host_decoder *h, const uint8_t *data, int n, uint8_t *out) {
-  uint8_t *at = out;
-  uint8_t len;
-  int i;
-  for (i = 0; i < n; ++i) {
-    if (!kz_decode(&h->d, data[i], &len)) continue;
-    *at++ = len;
-    memcpy(at, h->d.body, (size_t)KZ_HEADER + len);
-    at += KZ_HEADER + len;
-  }
-  return (int)(at - out);
-}
-
-uint32_t kz_host_count(const kz_host_decoder *h, int which) {
-  const uint32_t counts[5] = {h->d.ok, h->d.bad_crc, h->d.bad_cobs, h->d.too_long, h->d.runt};
-  return counts[which];
-}
+#include "../boards/plant_message.h"
 
 static void node_write(void *ctx, const uint8_t *frame, uint16_t n) {
   kz_host_node *h = ctx;
@@ -42,8 +21,8 @@ static void node_actuate(void *ctx, const kz_output *o) {
   h->boundary = o->boundary;
   for (i = 0; i < h->board.n_channels; ++i) {
     h->out[i] = o->out[i];
-    h->applied[i] = o->axis[i].q;
-    if (h->ideal && (o->enabled >> i & 1)) h->sensors[i] = o->out[i];
+    h->applied[i] = kz_channel_sent(&o->channel[i]);
+    if (h->ideal) plant_ideal_channel(&h->sensors[i], o, i);
   }
 }
 
@@ -53,10 +32,11 @@ static uint8_t node_sense(void *ctx, int32_t *sensors) {
   return h->inputs;
 }
 
-int kz_host_node_init(kz_host_node *h, int n_channels, int n_sensors, const uint8_t *schema, int schema_len,
-                      uint32_t tick_us, uint32_t boot_id, int reset_cause) {
+int kz_host_node_init(kz_host_node *h, int n_channels, int n_sensors, const uint8_t *modes, const uint8_t *schema,
+                      int schema_len, uint32_t tick_us, uint32_t boot_id, int reset_cause) {
   memset(h, 0, sizeof *h);
-  if (schema_len < 0 || (size_t)schema_len > sizeof h->schema) return 0;
+  if (schema_len < 0 || (size_t)schema_len > sizeof h->schema || (size_t)n_channels > sizeof h->modes) return 0;
+  memcpy(h->modes, modes, (size_t)n_channels);
   memcpy(h->schema, schema, (size_t)schema_len);
   h->board.write = node_write; /* read, us, idle and kick are kz_node_poll's, which virtual time does without */
   h->board.actuate = node_actuate;
@@ -66,6 +46,7 @@ int kz_host_node_init(kz_host_node *h, int n_channels, int n_sensors, const uint
   h->board.n_channels = (uint8_t)n_channels;
   h->board.n_sensors = (uint8_t)n_sensors;
   h->board.tick_us = tick_us;
+  h->board.modes = h->modes;
   return kz_node_init(&h->node, &h->board, h, boot_id, (uint8_t)reset_cause);
 }
 

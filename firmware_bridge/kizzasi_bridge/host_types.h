@@ -20,6 +20,7 @@ typedef struct {
   kz_board board;
   uint32_t tx_n;
   uint8_t tx[1 << 16];
+  uint8_t modes[KZ_NODE_CH];
   uint8_t schema[1 << 14];
 } kz_host_node;
 

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calibration import Calibration
+from .clock import Clock
 from .connection import Connection
 from .errors import ConnectorError
+from .line import Line
 from .protocol import Arm, Clear, Hello, Limits, Log, MsgType
 from .reader import PortReader
 from .request import Requests
@@ -35,14 +37,26 @@ class Link:
         baud: bits per second.
         dtr: "auto" | "on" | "off", see :class:`.serial_port.SerialPort`.
         exclusive: keep other pyserial programs out (advisory).
+        history: how many STATEs :meth:`history` remembers (8 s of them at 500 Hz).
+
+    Raises:
+        ConnectorError: ``history`` is less than 1.
     """
 
     def __init__(
-        self, port: str | os.PathLike[str], *, baud: int = 1_000_000, dtr: Dtr = "auto", exclusive: bool = True
+        self,
+        port: str | os.PathLike[str],
+        *,
+        baud: int = 1_000_000,
+        dtr: Dtr = "auto",
+        exclusive: bool = True,
+        history: int = 4096,
     ) -> None:
         self.port = os.fspath(port)
         self._baud, self._dtr, self._exclusive = baud, dtr, exclusive
-        self._c = Connection(baud)
+        if history < 1:
+            raise ConnectorError(f"port {self.port}: history must be at least 1, found {history}")
+        self._c = Connection(baud, history)
         self._requests = Requests(self._c, self.port)
         self._reader: PortReader | None = None
         self._limits_hash = 0
@@ -139,6 +153,24 @@ class Link:
     def diagnosis(self) -> str | None:
         """What seems to be wrong with the line, in words; None while frames arrive."""
         return self._c.diagnosis
+
+    @property
+    def line(self) -> Line:
+        """Rates, and sentences about a line that is too slow or holds bytes back; renewed about every 2 s."""
+        return self._c.line.now
+
+    @property
+    def clock(self) -> Clock | None:
+        """Where the board's clock stands, asked every second; None until it has answered. For logs only."""
+        return self._c.clocks.clock
+
+    def history(self, n: int | None = None) -> NDArray[np.void]:
+        """The newest ``n`` STATEs (all that are remembered by default), oldest first: a copy, one row each.
+
+        They outlive disconnects and resets, but not another number of channels or sensors. Columns:
+        :class:`.history.History`.
+        """
+        return self._c.history.newest(n)
 
     @property
     def logs(self) -> tuple[Log, ...]:

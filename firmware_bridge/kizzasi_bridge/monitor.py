@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import deque
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
-from .calibration import Calibration
+from .advice import FAULTS, RESETS, STATES
+from .blackbox import BlackBox
+from .channel_table import channel_table, other_sensors
 from .link import Link
 from .protocol import Fault, Hello, NodeState, ResetCause
 from .request import code_name
 from .schema import Schema
+from .serial_port import port_findings
 from .states import State
 
-__all__ = ["Monitor"]
+__all__ = ["latency", "screen"]
 
 _STYLES = {
     NodeState.INIT: "yellow",
@@ -27,7 +29,6 @@ _STYLES = {
     NodeState.FAILSAFE: "bold red",
     NodeState.ESTOP: "bold white on red",
 }
-_RATE_WINDOW_S = 2.0
 _STALE_S = 0.5
 _TROUBLE = (
     "bad_crc", "bad_cobs", "too_long", "runt", "bad_payload", "unknown_rx", "lost_states", "disconnects",
@@ -35,55 +36,52 @@ _TROUBLE = (
 )  # fmt: skip
 
 
-class Monitor:
-    """Renders a Link; a rich renderable is made by each call of :meth:`screen`."""
+def screen(link: Link, box: BlackBox, width: int) -> RenderableType:
+    """The whole screen as of now, at most ``width`` columns wide."""
+    hello, schema, state, past = link.hello, link.schema, link.latest, link.history()["applied"]
+    parts: list[RenderableType] = [_board(hello, schema)]
+    if state is None:
+        parts.append(Text("no STATE yet", style="yellow"))
+    else:
+        parts += [_status(state, link.connected), _next_step(state)]
+    if link.connected:
+        parts.append(_traffic(link))
+    if state is not None and len(state.applied) == past.shape[1] == len(schema.channels):
+        # else: of the board before this one
+        parts.append(channel_table(schema, state, hello.period_us, past, width - 4))
+        parts.append(other_sensors(schema, state))
+    if len(box.rows):
+        parts.append(_last_fault(box.rows, box.at))
+    if state is not None:
+        parts.append(_counts("board", _node_counters(state)))
+    counters = link.counters
+    parts.append(_counts("link", {name: counters[name] for name in _TROUBLE}))
+    trouble = [link.diagnosis] if link.diagnosis is not None else []
+    if link.connected:
+        trouble += [*link.line.findings, *(text for _, text in port_findings(link.port))]
+    parts += [Text(text, style="bold red") for text in trouble]
+    parts += [Text(f"log {log.level}: {log.text}", style="dim") for log in link.logs[-5:]]
+    return Panel(Group(*parts), title=f"{link.port}", title_align="left")
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._samples: deque[tuple[float, int, int]] = deque()  # time, STATEs, bytes
 
-    def screen(self) -> RenderableType:
-        """The whole screen as of now."""
-        link = self._link
-        counters = link.counters
-        states_hz, bytes_s = self._rates(counters)
-        parts: list[RenderableType] = [self._line(link.hello, link.schema)]
-        state = link.latest
-        if state is None:
-            parts.append(Text("no STATE yet", style="yellow"))
-        else:
-            parts.append(_status(state, link.connected))
-            period_us = link.hello.period_us
-            expected = f" of {1e6 / period_us:.0f}" if period_us else " (no limits committed: 100)"
-            parts.append(Text(f"STATE {states_hz:.0f} Hz{expected}, {bytes_s / 1e3:.1f} kB/s"))
-            if len(state.applied) == len(link.schema.channels):  # else: of the board before this one
-                parts.append(_channels(link.schema, state, period_us))
-                parts.append(_other_sensors(link.schema, state))
-            parts.append(_counts("board", _node_counters(state)))
-        parts.append(_counts("link", {name: counters[name] for name in _TROUBLE}))
-        if link.diagnosis is not None:
-            parts.append(Text(link.diagnosis, style="bold red"))
-        parts += [Text(f"log {log.level}: {log.text}", style="dim") for log in link.logs[-5:]]
-        return Panel(Group(*parts), title=f"{link.port}", title_align="left")
+def latency(link: Link) -> str:
+    """How long the board takes to answer, and how its clock runs, in words."""
+    clock = link.clock
+    if clock is None:
+        return "no answer to TIME_REQ yet"
+    drift = "" if clock.drift_ppm is None else f", its clock runs {clock.drift_ppm:+.0f} ppm"
+    return f"answers in {clock.rtt_us / 1e3:.1f} ms (tick {link.schema.tick_us / 1e3:g} ms){drift}"
 
-    def _rates(self, counters: dict[str, int]) -> tuple[float, float]:
-        """STATEs and bytes per second over the last two seconds."""
-        samples = self._samples
-        samples.append((time.monotonic(), counters["states_rx"], counters["bytes_rx"]))
-        while samples[-1][0] - samples[0][0] > _RATE_WINDOW_S and len(samples) > 2:
-            samples.popleft()
-        elapsed = samples[-1][0] - samples[0][0]
-        if elapsed <= 0:
-            return 0.0, 0.0
-        return (samples[-1][1] - samples[0][1]) / elapsed, (samples[-1][2] - samples[0][2]) / elapsed
 
-    def _line(self, hello: Hello, schema: Schema) -> Text:
-        limits = f"{hello.limits_hash:#010x}" if hello.limits_hash else "none"
-        return Text(
-            f"board {schema.board}  boot {hello.boot_id:#010x} ({code_name(ResetCause, hello.reset_cause)})  "
-            f"schema {hello.schema_hash:#010x}  limits {limits}",
-            style="dim",
-        )
+def _board(hello: Hello, schema: Schema) -> Text:
+    limits = f"{hello.limits_hash:#010x}" if hello.limits_hash else "none"
+    why = RESETS.get(hello.reset_cause, "")
+    text = Text(
+        f"board {schema.board}  boot {hello.boot_id:#010x}  schema {hello.schema_hash:#010x}  limits {limits}\n",
+        style="dim",
+    )
+    style = "dim" if hello.reset_cause == ResetCause.POWER_ON else "yellow"
+    return text.append(f"last reset: {code_name(ResetCause, hello.reset_cause)}, {why}", style=style)
 
 
 def _status(state: State, connected: bool) -> Text:
@@ -106,46 +104,32 @@ def _style(state: int) -> str:
     return next((style for known, style in _STYLES.items() if known == state), "magenta")
 
 
-def _channels(schema: Schema, state: State, period_us: int) -> Table:
-    """One row for each channel: setpoint, its speed, what the sensor says, and how far apart they are."""
-    channels, sensors = Calibration(schema.channels), Calibration(schema.sensors)
-    applied = channels.to_si(state.applied)
-    speed = channels.delta_to_si(state.step) * (1e6 / period_us if period_us else 0.0)
-    measured = sensors.to_si(state.sensors)
-    source = {sensor.channel: i for i, sensor in enumerate(schema.sensors) if sensor.channel is not None}
-    table = Table(box=None, pad_edge=False)
-    table.add_column("channel")
-    for title in ("applied", "speed /s", "measured", "error"):
-        table.add_column(title, justify="right", min_width=10)
-    table.add_column("unit")
-    table.add_column("guard")
-    for i, name in enumerate(channels.names):
-        value = float(measured[source[i]]) if i in source else math.nan
-        table.add_row(
-            name,
-            f"{applied[i]:+.4f}",
-            f"{speed[i]:+.3f}",
-            f"{value:+.4f}",
-            f"{applied[i] - value:+.4f}",
-            channels.units[i],
-            Text("clamped", style="yellow") if state.clamp_mask >> i & 1 else "",
-        )
-    return table
+def _next_step(state: State) -> Text:
+    if state.fault:
+        return Text(FAULTS.get(state.fault, "a fault that this host does not know; update it"), style="bold")
+    return Text(STATES.get(state.state, "a state that this host does not know; update it"), style="dim")
 
 
-def _other_sensors(schema: Schema, state: State) -> Table:
-    """The sensors that measure no channel, several to a line."""
-    sensors = Calibration(schema.sensors)
-    values = sensors.to_si(state.sensors)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    cells = [
-        f"{sensor.name} {values[i]:+.4f} {sensor.unit}"
-        for i, sensor in enumerate(schema.sensors)
-        if sensor.channel is None
-    ]
-    for i in range(0, len(cells), 3):
-        table.add_row(*cells[i : i + 3])
-    return table
+def _traffic(link: Link) -> Text:
+    line, period_us = link.line, link.hello.period_us
+    expected = f" of {1e6 / period_us:.0f}" if period_us else " (no limits committed: 100)"
+    return Text(f"STATE {line.states_hz:.0f} Hz{expected}, {line.bytes_s / 1e3:.1f} kB/s; {latency(link)}")
+
+
+def _last_fault(rows: NDArray[np.void], at: int) -> Text:
+    """When, which, and what the board did until then."""
+    row, before = rows[at], rows[at - 1]
+    ago_s = (time.monotonic_ns() - int(row["recv_ns"])) * 1e-9
+    when = time.strftime("%H:%M:%S", time.localtime(time.time() - ago_s))
+    text = f"last fault {when}, {ago_s:.1f} s ago: {code_name(Fault, row['fault'])} in "
+    text += f"{code_name(NodeState, before['state'])}, board t {row['t_us'] / 1e6:.3f} s"
+    second = rows[np.searchsorted(rows["recv_ns"], row["recv_ns"] - 1_000_000_000) : at + 1]
+    changed = []
+    for name in ("misses", "stale", "ignored", "rx_errors"):
+        more = (int(second[name][-1]) - int(second[name][0])) & 0xFFFF
+        if more:
+            changed.append(f"{name} +{more}")
+    return Text(f"{text}; in the second before: {', '.join(changed) or 'nothing counted'}", style="yellow")
 
 
 def _node_counters(state: State) -> dict[str, int]:

@@ -42,6 +42,9 @@ __all__ = [
 INVALID = -(2**31)
 """COMMAND value that says "no valid value": the node goes to FAILSAFE."""
 
+NO_SAFE = -(2**31)
+"""``safe`` of a channel that FAILSAFE leaves where it came to rest."""
+
 VALUES_PER_PAGE = 53
 """How many i32 fit behind the 28-byte STATE header."""
 
@@ -220,16 +223,18 @@ class SchemaData:
 
 @dataclass(frozen=True, slots=True)
 class ChannelLimits:
-    """Limits of one channel in quanta: range [lo, hi], step w per period, change of step h per period².
+    """Limits of one channel in quanta, by the mode of its drive (docs/protocol.md, "Channels"): range [lo, hi], step w
+    per period, change of step h per period².
 
-    ``safe`` and ``kd`` (N·m·s/rad) travel and are hashed for the fallbacks of other command modes.
+    ``safe``: where FAILSAFE takes a position, once at rest; NO_SAFE: it holds. ``kd``: damping of a torque channel, in
+    quanta of torque per quantum of motion measured in a period, below 2²⁴.
     """
 
     lo: int
     hi: int
     w: int
     h: int
-    safe: int = 0
+    safe: int = NO_SAFE
     kd: float = 0.0
     stop_category: int = StopCategory.BRAKE_THEN_CUT
 

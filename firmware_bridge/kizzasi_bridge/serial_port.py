@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from .errors import ConnectorError
 
-__all__ = ["Dtr", "SerialPort", "port_holders"]
+__all__ = ["Dtr", "SerialPort", "port_findings", "port_holders"]
 
 Dtr = Literal["auto", "on", "off"]
 
@@ -73,6 +73,33 @@ def port_holders(path: str) -> dict[int, str]:
             if any(_same_device(fd, target) for fd in (process / "fd").iterdir()):
                 holders[int(process.name)] = (process / "comm").read_text().strip()
     return holders
+
+
+def port_findings(path: str, root: Path = Path("/")) -> list[tuple[bool, str]]:
+    """What can be said about a port without opening it: (is an error, sentence). ``root`` is where /sys, /etc … are.
+
+    Opening sets an FTDI's latency_timer to 1 ms where its driver lets us, so that an open port says how it really is.
+    """
+    device = Path(path).resolve()
+    if not device.exists():
+        return [(True, f"port: found {path!r}; no such device")]
+    found = []
+    with suppress(OSError, ValueError):  # an adapter without one, or unplugged as we look
+        timer = int((root / f"sys/bus/usb-serial/devices/{device.name}/latency_timer").read_text())
+        if timer > 1:
+            text = f"{device}: FTDI latency_timer is {timer} ms; set 1 (udev ATTR{{latency_timer}})"
+            found.append((False, text))
+    usb = device.name.startswith(("ttyUSB", "ttyACM"))
+    if usb and (root / "usr/sbin/ModemManager").exists() and not _modem_manager_kept_away(root):
+        text = f"{device}: ModemManager is installed and no udev rule with ID_MM_DEVICE_IGNORE keeps it off this port"
+        found.append((False, text))
+    return found
+
+
+def _modem_manager_kept_away(root: Path) -> bool:
+    folders = ("etc/udev/rules.d", "run/udev/rules.d", "lib/udev/rules.d")
+    rules = [path for folder in folders for path in (root / folder).glob("*.rules")]
+    return any("ID_MM_DEVICE_IGNORE" in path.read_text(errors="replace") for path in rules)
 
 
 def _same_device(fd: Path, target: os.stat_result) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ._kz_core import ffi, lib
 from .errors import WireError
-from .frame import DEFAULT_FLAGS, MAX_PAYLOAD, OVERHEAD
+from .frame import DEFAULT_FLAGS, HEADER, MAX_PAYLOAD, OVERHEAD
 from .protocol import MsgType
 
 __all__ = ["Transmitter"]
@@ -86,6 +86,11 @@ class Transmitter:
         with self._lock:
             return self._frame(kind, payload, len(payload), seq)
 
+    def offer(self, kind: int, payload: bytes) -> bool:
+        """As send(), but of no importance: it never takes the place of what waits in a full output buffer."""
+        with self._lock:
+            return self._frame(kind, payload, len(payload), None, give_way=True)
+
     def command(self, session: int, raw: NDArray[np.int32], obs_t_us: int, ttl_ms: int) -> bool:
         """Write one COMMAND. False: dropped and counted.
 
@@ -107,25 +112,27 @@ class Transmitter:
             self._last_obs_us = obs_t_us
             return self._frame(MsgType.COMMAND, self._payload, self._command_size, None)
 
-    def _frame(self, kind: int, payload: object, length: int, seq: int | None) -> bool:
+    def _frame(self, kind: int, payload: object, length: int, seq: int | None, give_way: bool = False) -> bool:
         if self._fd < 0:
             self.failed += 1
             return False
         if seq is None:
             self._seq = seq = (self._seq + 1) & _U16
         t_us = time.monotonic_ns() // 1000 & _U32
-        n = lib.kz_host_encode(self._out, kind, DEFAULT_FLAGS, seq, t_us, payload, length)
-        if not self._write(ffi.buffer(self._out, n), n):
+        n = lib.kz_host_encode(self._out, HEADER.pack(kind, DEFAULT_FLAGS, seq, t_us), payload, length)
+        if not self._write(ffi.buffer(self._out, n), n, give_way):
             self.failed += 1
             return False
         self.sent[kind] += 1
         return True
 
-    def _write(self, data: object, n: int) -> bool:
+    def _write(self, data: object, n: int, give_way: bool) -> bool:
         try:
             try:
                 return os.write(self._fd, data) == n  # type: ignore[arg-type]  # cffi's buffer is a Buffer
             except BlockingIOError:
+                if give_way:
+                    return False
                 # What fills the buffer is older than this frame: let that go rather than this.
                 self.blocked += 1
                 with suppress(termios.error):

@@ -14,7 +14,7 @@ from .codec import Decoder, encode
 from .errors import WireError
 from .frame import DEFAULT_FLAGS, Frame
 from .protocol import Ack, Hello, MsgType, State
-from .schema import Schema
+from .schema import CHANNEL_TYPES, Schema
 
 __all__ = ["VirtualNode"]
 
@@ -41,8 +41,9 @@ class VirtualNode:
     def __init__(self, schema: Schema, *, boot_id: int = 1, start_us: int = 0) -> None:
         self._h = ffi.new("kz_host_node *")
         data = schema.to_bytes()
+        modes = bytes(CHANNEL_TYPES.index(channel.type) for channel in schema.channels)
         n, m = len(schema.channels), len(schema.sensors)
-        if not lib.kz_host_node_init(self._h, n, m, data, len(data), schema.tick_us, boot_id, 0):
+        if not lib.kz_host_node_init(self._h, n, m, modes, data, len(data), schema.tick_us, boot_id, 0):
             raise WireError(f"{n} channels and {m} sensors do not fit this build of the node")
         self._h.ideal = 1
         self._decoder = Decoder()

@@ -1,4 +1,5 @@
-"""The C codec against one that shares nothing with it, on random frames and on streams that a bad line makes."""
+"""The C codec, the host's and the firmware's, against one that shares nothing with it: on random frames and on streams
+that a bad line makes."""
 
 from __future__ import annotations
 
@@ -6,18 +7,29 @@ import random
 
 import hostile
 import pytest
+from kizzasi_bridge._kz_core import ffi, lib
 
 from kizzasi_bridge import Decoder, encode
-from kizzasi_bridge.frame import Frame
+from kizzasi_bridge.frame import MAX_PAYLOAD, OVERHEAD, Frame
+
+PAYLOAD_AT = 10  # KZ_PAYLOAD_AT: behind the delimiter, the COBS code and the header
+
+
+def sealed(f: Frame) -> bytes:
+    """By the firmware's own encoder."""
+    line = ffi.new("uint8_t[]", MAX_PAYLOAD + OVERHEAD)
+    line[PAYLOAD_AT : PAYLOAD_AT + len(f.payload)] = f.payload
+    return bytes(ffi.buffer(line, lib.kz_seal(line, f.type, f.flags, f.seq, f.t_us, len(f.payload))))
 
 
 def same_frames(n: int, seed: int) -> None:
-    """Both encode n random frames to the same bytes, and each reads them back."""
+    """The host's encoder, the firmware's and the independent one make the same bytes of n random frames, and the two
+    decoders read them back."""
     rng = random.Random(seed)
     for _ in range(n):
         f = hostile.some_frame(rng)
         line = encode(f.type, f.payload, seq=f.seq, t_us=f.t_us, flags=f.flags)
-        assert line == hostile.encode(f)
+        assert line == sealed(f) == hostile.encode(f)
         assert Decoder().feed(line) == [f]
         assert hostile.decode(line) == ([f], 0)
 

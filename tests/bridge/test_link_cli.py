@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from kizzasi_bridge import ConnectorError, LinkError
+from kizzasi_bridge.advice import FAULTS, RESETS, STATES
 from kizzasi_bridge.board import PosixBoard
 from kizzasi_bridge.cli import app
 from kizzasi_bridge.link import Link
-from kizzasi_bridge.protocol import ChannelLimits, Limits, NodeState
+from kizzasi_bridge.protocol import ChannelLimits, Fault, Limits, NodeState, ResetCause
 from kizzasi_bridge.schema import Schema, Sensor
 from kizzasi_edge.control import ControlServer
 
@@ -33,9 +38,9 @@ def board() -> Iterator[PosixBoard]:
         yield running
 
 
-def run(*arguments: object) -> str:
+def run(*arguments: object, columns: int = 110) -> str:
     """Output of a command that succeeds; its error otherwise."""
-    done = CliRunner(env={"COLUMNS": "110"}).invoke(app, [str(a) for a in arguments])
+    done = CliRunner(env={"COLUMNS": str(columns)}).invoke(app, [str(a) for a in arguments])
     if done.exception is not None:
         raise done.exception
     return done.output
@@ -43,7 +48,7 @@ def run(*arguments: object) -> str:
 
 def test_flash_info_shows_hello_and_schema(board: PosixBoard):
     shown = run("flash-info", board.port)
-    for text in ("READY", "POWER_ON", "2000 µs", "shoulder/position", "elbow/position", "supply", "channel 1"):
+    for text in ("READY", "POWER_ON, switched on", "2000 µs", "shoulder/position", "supply", "channel 1", "answers in"):
         assert text in shown
     assert f"{LIMITS.hash(zlib.crc32(SCHEMA.to_bytes())):#010x}" in shown
 
@@ -58,10 +63,96 @@ def test_send_takes_a_board_through_its_states(board: PosixBoard):
     assert "board is in READY" in run("send", "clear", board.port)
 
 
+def test_send_speaks_json_to_scripts(board: PosixBoard):
+    def told(*arguments: object) -> tuple[int, dict[str, object]]:
+        done = CliRunner(env={"COLUMNS": "40"}).invoke(app, [str(a) for a in (*arguments, "--json")])
+        assert done.exception is None or isinstance(done.exception, SystemExit)
+        return done.exit_code, json.loads(done.output)
+
+    code, ready = told("send", "disarm", board.port)
+    assert (code, ready) == (0, {"ok": True, "state": "READY", "fault": "NONE", "session": 0})
+    code, armed = told("send", "arm", board.port)
+    assert (code, armed["ok"], armed["state"]) == (0, True, "ARMED")
+    assert armed["session"]
+    assert told("send", "estop", board.port) == (0, armed | {"state": "ESTOP", "fault": "ESTOP_HOST"})
+    code, refused = told("send", "arm", board.port)
+    assert (code, refused["ok"]) == (1, False)
+    assert "refuses ARM: WRONG_STATE" in str(refused["error"])
+    assert CliRunner().invoke(app, ["send", "jump", str(board.port)]).exit_code == 2
+
+
 def test_monitor_draws_channels_in_si(board: PosixBoard):
-    shown = run("monitor", board.port, "--seconds", "0.4")
-    for text in ("READY", "Hz of 500", "shoulder/position", "rad", "supply", "nothing to report"):
+    shown = run("monitor", board.port, "--seconds", "0.8", columns=140)
+    for text in ("READY", "holds; moves once a host arms it", "Hz of 500", "answers in", "shoulder/position", "rad"):
         assert text in shown
+    for text in ("supply", "recent", "nothing to report"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("columns", [30, 60, 90, 200])
+def test_monitor_fits_the_terminal(board: PosixBoard, columns: int):
+    shown = run("monitor", board.port, "--seconds", "0.1", columns=columns)
+    assert max(map(len, shown.splitlines())) <= columns
+    assert ("recent" in shown) == (columns == 200)
+    assert "applied" in shown
+    assert "shoulder" in shown
+
+
+def test_monitor_tells_what_led_to_a_fault_and_writes_it_down(board: PosixBoard, tmp_path: Path):
+    """A host that is gone: nobody reads the port any more, so that the monitor opens it before the TTL is over."""
+    with Link(board.port) as link:
+        link.upload_limits(Limits(LIMITS.channels, 2000, 255, 1000, 5000))  # misses are coasted through until then
+        link.arm()
+        for _ in range(10):
+            state = link.wait_state(link.latest.count if link.latest else 0, 5.0)
+            link.command(np.full(2, 900_000, dtype=np.int32), state.t_us, 1000)
+        assert state.state == NodeState.ARMED
+    table = tmp_path / "fault.csv"
+    shown = run("monitor", board.port, "--seconds", "2.5", "--csv", table, columns=160)
+    for text in ("fault TTL", "no fresh COMMAND in time", "last fault", "TTL in ARMED", "▁", "█"):
+        assert text in shown
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    faults = [row["fault"] for row in rows]
+    began = faults.index("TTL")
+    assert began > 10
+    assert set(faults[:began]) == {"NONE"}
+    assert set(faults[began:]) == {"TTL"}
+    assert {row["state"] for row in rows} == {"ARMED", "FAILSAFE"}
+    applied = [float(row["applied elbow/position [rad]"]) for row in rows]
+    assert applied == sorted(applied), "it coasted, braked and held"
+    assert applied[-1] > applied[0]
+    stamps = [int(row["t_us"]) for row in rows]
+    assert 300_000 <= stamps[-1] - stamps[began] <= 1_200_000, "a second, by the host's clock"
+
+
+def test_monitor_writes_the_newest_states_where_there_is_no_fault(board: PosixBoard, tmp_path: Path):
+    run("monitor", board.port, "--seconds", "0.5", "--csv", tmp_path / "now.csv")
+    lines = (tmp_path / "now.csv").read_text().splitlines()
+    assert len(lines) > 50
+    assert "supply [V]" in lines[0]
+    with pytest.raises(ConnectorError, match="No such file"):
+        run("monitor", board.port, "--seconds", "1", "--csv", tmp_path / "no" / "folder.csv")
+
+
+def test_monitor_lives_through_an_unplugged_cable(board: PosixBoard):
+    def pull() -> None:
+        for act in (board.unplug, board.replug, board.unplug):
+            time.sleep(0.7)
+            act()
+
+    puller = threading.Thread(target=pull)
+    puller.start()
+    shown = run("monitor", board.port, "--seconds", "2.5")
+    puller.join()
+    for text in ("disconnects 2  reconnects 1", "DISCONNECTED", "the device is gone", "shoulder/position"):
+        assert text in shown
+
+
+def test_every_code_has_its_words():
+    assert set(FAULTS) == set(Fault) - {Fault.NONE}
+    assert set(RESETS) == set(ResetCause)
+    assert set(STATES) == set(NodeState)
 
 
 def test_send_goes_through_the_run_that_holds_the_port(

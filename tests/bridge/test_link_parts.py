@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import tty
 
 import numpy as np
 import pytest
@@ -136,3 +138,26 @@ def test_a_full_pipe_drops_and_counts():
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_what_is_of_no_importance_takes_nobodys_place():
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    os.set_blocking(slave, False)
+    try:
+        tx = Transmitter()
+        tx.attach(slave)
+        offered = 0
+        while tx.offer(MsgType.TIME_REQ, bytes(4)):
+            offered += 1
+        assert not tx.offer(MsgType.TIME_REQ, bytes(4))
+        assert tx.blocked == 0
+        decoder, frames = Decoder(), []
+        while select.select([master], [], [], 0.2)[0]:
+            frames += decoder.feed(os.read(master, 65536))
+        assert len(frames) == offered > 100, "what was in the buffer is still there"
+        while not tx.blocked:
+            tx.send(MsgType.ESTOP)  # an ESTOP is another matter
+    finally:
+        os.close(master)
+        os.close(slave)

@@ -32,6 +32,7 @@ from kizzasi_bridge.protocol import (
     TimeRequest,
     TimeResponse,
 )
+from kizzasi_bridge.schema import CHANNEL_TYPES
 
 DOC = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 SCHEMA_HASH = 0xC0FFEE01
@@ -88,6 +89,7 @@ def test_worked_hex_dump(name: str) -> None:
         ("KZ_ACK_", AckResult),
         ("KZ_RESET_", ResetCause),
         ("KZ_STOP_", StopCategory),
+        ("KZ_MODE_", IntEnum("Mode", [name.upper() for name in CHANNEL_TYPES], start=0)),
     ],
 )
 def test_c_and_python_and_page_share_their_numbers(prefix: str, codes: type[IntEnum]) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from qemu import TICK_US, WATCHDOG_MS
+
+from kizzasi_bridge.board_file import load_board
 
 BOARD = Path(__file__).parents[2] / "firmware_bridge" / "boards" / "mps2"
 Build = Callable[..., dict[str, Path]]
@@ -39,3 +42,17 @@ def elves(build: Build) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def hanging_elves(build: Build) -> dict[str, Path]:
     return build(MACHINE=Path(__file__).parent / "hanging_machine.c")
+
+
+@pytest.fixture(scope="session")
+def slow_board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The board's file with another tick."""
+    file = tmp_path_factory.mktemp("slow") / "board.toml"
+    file.write_text((BOARD / "board.toml").read_text().replace("tick_us = 1000", f"tick_us = {TICK_US}"))
+    assert load_board(file).schema.tick_us == TICK_US
+    return file
+
+
+@pytest.fixture(scope="session")
+def patient(build: Build, slow_board: Path) -> dict[str, Path]:
+    return build(WATCHDOG_MS=WATCHDOG_MS, BOARD=slow_board)

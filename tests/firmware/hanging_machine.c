@@ -6,7 +6,7 @@
 #define STUCK_AT 4242
 
 void machine_actuate(void *ctx, const kz_output *o) {
-  while (o->axis[0].q >= STUCK_AT) {
+  while (kz_channel_sent(&o->channel[0]) >= STUCK_AT) {
   }
   healthy_actuate(ctx, o);
 }

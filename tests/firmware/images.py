@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,14 @@ Build = Callable[..., dict[str, Path]]
 """``build(MACHINE=...)`` runs make; the ELF of each image."""
 
 
+def flat(elf: Path, cross: str) -> bytes:
+    """What of an ELF is loaded, as one piece. By a file of its own: objcopy replaces what it writes to."""
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "flat"
+        subprocess.run([f"{cross}objcopy", "-O", "binary", str(elf), str(target)], check=True)
+        return target.read_bytes()
+
+
 def tool(name: str, *arguments: object) -> bytes:
     """The output of one of the cross compiler's tools."""
     return subprocess.run([f"arm-none-eabi-{name}", *map(str, arguments)], check=True, capture_output=True).stdout
@@ -26,7 +35,7 @@ def load(elves: dict[str, Path], name: str) -> Image:
     elf = elves[name]
     rows = (line.split() for line in tool("nm", elf).decode().splitlines())
     symbols = {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
-    return Image(name, elf, tool("objcopy", "-O", "binary", elf, "/dev/stdout"), symbols)
+    return Image(name, elf, flat(elf, "arm-none-eabi-"), symbols)
 
 
 def host_of(mcu: Mcu, limits: Limits = LIMITS) -> Host:

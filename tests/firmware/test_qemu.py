@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from bare_host import Host, Tick
 from images import Build
-from qemu import ALWAYS_ON, TICK_US, TTL_US, WATCHDOG_MS, WIDE, H, Qemu
+from qemu import ALWAYS_ON, TTL_US, WATCHDOG_MS, WIDE, H, Qemu
 
 from kizzasi_bridge.protocol import AckResult, Fault, NodeState, ResetCause
 
@@ -26,13 +26,8 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def patient(build: Build) -> dict[str, Path]:
-    return build(WATCHDOG_MS=WATCHDOG_MS, TICK_US=TICK_US)
-
-
-@pytest.fixture(scope="session")
-def patient_and_hanging(build: Build) -> dict[str, Path]:
-    return build(WATCHDOG_MS=WATCHDOG_MS, TICK_US=TICK_US, MACHINE=HERE / "hanging_machine.c")
+def patient_and_hanging(build: Build, slow_board: Path) -> dict[str, Path]:
+    return build(WATCHDOG_MS=WATCHDOG_MS, BOARD=slow_board, MACHINE=HERE / "hanging_machine.c")
 
 
 @pytest.fixture(params=["an385", "an386"])

@@ -4,6 +4,7 @@
 
 #include "../plant_message.h"
 #include "registers.h"
+#include "schema.h"
 #include "uart.h"
 
 #define N KZ_NODE_CH
@@ -21,7 +22,7 @@ void machine_actuate(void *ctx, const kz_output *o) {
   (void)ctx;
   LEDS = o->enabled != 0;
   plant_ideal(position, o, N, N);
-  plant_message(message, o, N, TICK_US);
+  plant_message(message, o, N, SCHEMA_TICK_US);
   uart_write(&uart1, message, sizeof message);
 }
 

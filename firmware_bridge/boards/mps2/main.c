@@ -35,8 +35,9 @@ static void board_kick(void *ctx) {
 }
 
 static const kz_board board = {
-    board_read,    board_write, board_us,      board_idle, board_kick,      machine_actuate,
-    machine_sense, schema,      sizeof schema, KZ_NODE_CH, KZ_NODE_SENSORS, TICK_US,
+    board_read,    board_write, board_us,      board_idle,      board_kick,     machine_actuate,
+    machine_sense, schema,      sizeof schema, SCHEMA_CHANNELS, SCHEMA_SENSORS, SCHEMA_TICK_US,
+    schema_modes,
 };
 
 int main(void) {
@@ -48,6 +49,6 @@ int main(void) {
   if (!kz_node_init(&node, &board, 0, reset_boot_id(), cause)) return 1; /* Reset_Handler stays; the watchdog bites */
   uart_start(&uart0, UART0, IRQ_UART0_TX, BAUD);
   uart_start(&uart1, UART1, IRQ_UART1_TX, BAUD);
-  clock_start(TICK_US);
+  clock_start(SCHEMA_TICK_US);
   for (;;) kz_node_poll(&node);
 }

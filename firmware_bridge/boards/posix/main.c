@@ -94,7 +94,8 @@ static void usage(const char *why) {
   fprintf(stderr,
           "kz_posix_board: %s\n"
           "usage: kz_posix_board --link PATH --schema FILE --channels N --sensors M\n"
-          "                      [--plant UNIX_SOCKET] [--tick-us 1000] [--boot-id N] [--fast]\n",
+          "                      [--modes pvt...] [--plant UNIX_SOCKET] [--tick-us 1000] [--boot-id N] [--fast]\n"
+          "modes: p position, v velocity, t torque, a letter for each channel\n",
           why);
   exit(2);
 }
@@ -110,6 +111,17 @@ static unsigned long number(const char *text, unsigned long least, unsigned long
     usage(why);
   }
   return v;
+}
+
+static void read_modes(uint8_t *modes, const char *letters, uint8_t channels) {
+  static const char known[] = {[KZ_MODE_POSITION] = 'p', [KZ_MODE_VELOCITY] = 'v', [KZ_MODE_TORQUE] = 't'};
+  uint8_t i;
+  if (strlen(letters) != channels) usage("--modes needs a letter for each channel");
+  for (i = 0; i < channels; ++i) {
+    const char *at = memchr(known, letters[i], sizeof known);
+    if (!at) usage("--modes takes the letters p, v and t");
+    modes[i] = (uint8_t)(at - known);
+  }
 }
 
 static uint16_t load(const char *path, uint8_t *buf, size_t room) {
@@ -135,15 +147,17 @@ int main(int argc, char **argv) {
   static const struct option options[] = {
       {"link", required_argument, 0, 'l'},    {"schema", required_argument, 0, 's'},
       {"channels", required_argument, 0, 'n'}, {"sensors", required_argument, 0, 'm'},
-      {"plant", required_argument, 0, 'p'},   {"tick-us", required_argument, 0, 't'},
+      {"modes", required_argument, 0, 'o'},   {"plant", required_argument, 0, 'p'},
+      {"tick-us", required_argument, 0, 't'},
       {"boot-id", required_argument, 0, 'b'}, {"fast", no_argument, 0, 'f'},
       {0, 0, 0, 0}};
   static uint8_t schema[1 << 16];
+  static uint8_t modes[KZ_NODE_CH];
   static kz_node node;
   static board b;
   kz_board hooks = {board_read, board_write, board_us, board_idle, board_kick, board_actuate, board_sense,
-                    schema,     0,           0,        0,          1000};
-  const char *schema_path = NULL, *plant_path = NULL;
+                    schema,     0,           0,        0,          1000,       modes};
+  const char *schema_path = NULL, *plant_path = NULL, *mode_letters = NULL;
   struct sigaction action;
   uint32_t boot_id;
   int c;
@@ -156,6 +170,7 @@ int main(int argc, char **argv) {
       case 's': schema_path = optarg; break;
       case 'n': hooks.n_channels = (uint8_t)number(optarg, 1, KZ_NODE_CH); break;
       case 'm': hooks.n_sensors = (uint8_t)number(optarg, 1, KZ_NODE_SENSORS); break;
+      case 'o': mode_letters = optarg; break;
       case 'p': plant_path = optarg; break;
       case 't': hooks.tick_us = (uint32_t)number(optarg, 10, 1000000); break;
       case 'b': boot_id = (uint32_t)number(optarg, 0, 0xFFFFFFFFul); break;
@@ -165,6 +180,7 @@ int main(int argc, char **argv) {
   }
   if (!b.port.link || !schema_path || !hooks.n_channels || !hooks.n_sensors || optind != argc)
     usage("--link, --schema, --channels and --sensors are needed");
+  if (mode_letters) read_modes(modes, mode_letters, hooks.n_channels);
   if (hooks.n_sensors < hooks.n_channels) usage("every channel needs a sensor: --sensors is less than --channels");
 
   memset(&action, 0, sizeof action);
