@@ -52,11 +52,13 @@ class Robot:
         guard_order(self.policy.output_names, self.guard, self.guard.where)
         self._connectors: dict[tuple[str, str], Any] = {}
         self._where: dict[tuple[str, str], str] = {}
-        sections: list[tuple[str, ConnectorSection]] = [
-            (f"{config.path}: [[input]] {i + 1}", section) for i, section in enumerate(file.input)
-        ]
-        sections += [(f"{config.path}: [[output]] {i + 1}", section) for i, section in enumerate(file.output)]
-        built = self._build_connectors(sections)
+        built = self._build_connectors(
+            [
+                (f"{config.path}: [[{kind}]] {i + 1}", section, kind == "output")
+                for kind, found in (("input", file.input), ("output", file.output))
+                for i, section in enumerate(found)
+            ]
+        )
         self.inputs, outputs = built[: len(file.input)], built[len(file.input) :]
         if len(outputs) > 1:
             raise ConfigError(f"{config.path}: [[output]]: found {len(outputs)}; this version drives one")
@@ -68,20 +70,21 @@ class Robot:
         self.refused: list[str] = []
         self._stop = threading.Event()
 
-    def _build_connectors(self, sections: Sequence[tuple[str, ConnectorSection]]) -> list[Any]:
-        """One connector for each section; sections that name the same port share it, and their keys add up."""
+    def _build_connectors(self, sections: Sequence[tuple[str, ConnectorSection, bool]]) -> list[Any]:
+        """One connector for each (where, section, whether it writes); sections that name the same port share it, and
+        their keys add up."""
         merged: dict[tuple[str, str], dict[str, Any]] = {}
-        keys = [(section.connector, str(section.options.get("port", where))) for where, section in sections]
-        for key, (where, section) in zip(keys, sections, strict=True):
+        keys = [(section.connector, str(section.options.get("port", where))) for where, section, _ in sections]
+        for key, (where, section, _) in zip(keys, sections, strict=True):
             options = merged.setdefault(key, {})
             for name, value in section.options.items():
                 if options.setdefault(name, value) != value:
                     raise ConfigError(
                         f"{where} {name}: found {value!r}; another section of the same port says {options[name]!r}"
                     )
-        for key, (where, section) in zip(keys, sections, strict=True):
+        for key, (where, section, writes) in zip(keys, sections, strict=True):
             if key not in self._connectors:
-                kind = connector_class(section.connector, where)
+                kind = connector_class(section.connector, where, writes=writes)
                 options = validate(merged[key], kind.Options, where, ConfigError)
                 self._connectors[key] = kind(options, self.config.path.parent)
                 self._where[key] = where

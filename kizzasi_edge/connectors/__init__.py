@@ -9,6 +9,8 @@ from typing import Any
 from kizzasi_edge.errors import ConfigError
 
 BUILT_IN = {
+    "bag": "kizzasi_edge.connectors.bag:Bag",
+    "dds": "kizzasi_edge.connectors.dds:DdsTopic",
     "serial": "kizzasi_edge.connectors.serial:SerialDevice",
     "waypoints": "kizzasi_edge.connectors.waypoints:Waypoints",
 }
@@ -23,10 +25,14 @@ def available() -> dict[str, str]:
     }
 
 
-def connector_class(name: str, where: str) -> Any:
-    """Import the class behind ``name``. Raises :class:`ConfigError` for an unknown one."""
+def connector_class(name: str, where: str, *, writes: bool = False) -> Any:
+    """Import the class behind ``name``; for an ``[[output]]`` its ``Output``, where reading and writing are two.
+
+    Raises :class:`ConfigError` for an unknown one.
+    """
     table = available()
     if name not in table:
         raise ConfigError(f"{where} connector: found {name!r}; expected one of {sorted(table)}")
     module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)
+    found = getattr(import_module(module), attribute)
+    return getattr(found, "Output", found) if writes else found

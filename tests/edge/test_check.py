@@ -15,6 +15,7 @@ import pytest
 
 from kizzasi_edge.bundle import write_bundle
 from kizzasi_edge.cli import main
+from kizzasi_edge.connectors.serial import SerialDevice
 
 HEAD = """schema = 1
 [guard]
@@ -427,8 +428,16 @@ def test_what_only_the_device_can_tell_is_a_warning(home: Path, port: str, run: 
 
 @pytest.mark.parametrize(("command", "code"), [("position", 0), ("velocity", 1)])
 def test_commands_that_the_output_does_not_take(
-    home: Path, build: Any, arm_core: bytes, port: str, run: Callable[..., Done], command: str, code: int
+    home: Path,
+    build: Any,
+    arm_core: bytes,
+    port: str,
+    run: Callable[..., Done],
+    command: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(SerialDevice, "commands", ("position",))
     outputs = [f"{joint}/{command}" for joint in ("pan", "lift")]
     manifest = build.manifest_for(arm_core, NAMES, tuple(outputs), sample_rate_hz=200.0)
     write_bundle(home / "m.onnx", arm_core, manifest)
