@@ -13,10 +13,13 @@ test: .venv/.dev
 	$(BIN)/pytest
 
 # The cross-compiled firmware in Unicorn and in QEMU; Debian's tools are installed where that is allowed.
-FIRMWARE_TOOLS := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
+FIRMWARE_TOOLS := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm gcc-riscv64-unknown-elf \
+  picolibc-riscv64-unknown-elf \
+  gcc-avr avr-libc arduino-builder arduino-core-avr libsimavr-dev
 test-firmware: .venv/.dev
-	{ command -v arm-none-eabi-gcc && command -v qemu-system-arm; } >/dev/null || \
-	  { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q $(FIRMWARE_TOOLS); } || \
+	{ command -v arm-none-eabi-gcc && command -v qemu-system-arm && command -v riscv64-unknown-elf-gcc && \
+	  command -v arduino-builder; } >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q --no-install-recommends $(FIRMWARE_TOOLS); } || \
 	  echo "apt install $(FIRMWARE_TOOLS): without them these tests skip"
 	$(BIN)/pytest -m "" -s -rs tests/firmware
 
@@ -31,6 +34,9 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/bench_training.py
 	-$(BIN)/pip install -q osqp proxsuite   # peers of the projection
 	$(BIN)/python benchmarks/bench_guardrails.py
+	$(BIN)/python benchmarks/bench_wire.py
+	$(BIN)/python benchmarks/bench_cdr.py
+	$(BIN)/python benchmarks/bench_dds.py
 	$(BIN)/kizzasi-edge bench kizzasi_edge/demo/assets/arm.onnx
 
 # 10^9 adversarial joint-steps of the guard, 10^8 with coupled rules, 10^6 projections and formulas, the node's sessions

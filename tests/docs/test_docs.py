@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoders import Encoder, EncoderPlant, Technician, by_hand
 
+from kizzasi_bridge.board import PosixBoard
+from kizzasi_bridge.board_file import load_board, parse_board
 from kizzasi_edge.config import RobotFile, load_config
 from kizzasi_edge.demo.physics import ASSETS
 from kizzasi_edge.errors import ConfigError
@@ -149,6 +152,37 @@ def export_page() -> None:
         assert {p.name for p in Path(folder).iterdir()} == {"model.safetensors", "arm.onnx", "arm.md"}
 
 
+CALIBRATION_PAGE = (
+    "schema board.toml",
+    "schema board.toml -o schema.h",
+    "schema board.toml --check PORT",
+    "calibrate PORT board.toml",
+    "calibrate PORT board.toml --joint shoulder --at 0 --at 90deg --dry-run",
+    "calibrate PORT board.toml --joint shoulder --at 0 --at 90deg",
+)
+
+
+@functools.cache  # one board serves all of the page's commands
+def calibration_page() -> None:
+    """docs/calibration.md's commands on the board of its file, but for every zero, which is elsewhere."""
+    poses = ((0, 0.0, ""), (0, np.pi / 2, ""))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "board.toml"
+        file.write_text(next(text for page, text in blocks("toml") if page == "calibration.md"))
+        schema = load_board(file).schema
+        joints = [Encoder(1 / sensor.scale, offset=sensor.zero + 1000) for sensor in schema.sensors]
+        with (
+            EncoderPlant(Path(folder) / "plant", joints, len(schema.channels)) as plant,
+            PosixBoard(schema, plant=Path(folder) / "plant", directory=folder, fast=True) as board,
+        ):
+            for arguments in CALIBRATION_PAGE:
+                places = {"PORT": str(board.port), "board.toml": str(file), "schema.h": str(Path(folder) / "schema.h")}
+                said = poses if "--at" in arguments else ("", "", "")
+                by_hand([places.get(word, word) for word in arguments.split()], Technician(plant, *said))
+        assert load_board(file).schema.channels[0].zero == schema.channels[0].zero + 1000
+        assert (Path(folder) / "schema.h").exists()
+
+
 TABLE: dict[str, Callable[[Path], None]] = {
     "make demo": target("demo"),
     "make test": target("test"),
@@ -177,6 +211,9 @@ TABLE: dict[str, Callable[[Path], None]] = {
     "python examples/torque_arm/run.py --seconds 60 --json report.json": torque_arm,
     "python examples/torque_arm/run.py --seconds 60 --noise": shown(sys.executable, "examples/torque_arm/run.py"),
     "kizzasi-edge bench MODEL": shown("kizzasi-edge", "bench"),
+    **{f"kizzasi-bridge {arguments}": lambda _: calibration_page() for arguments in CALIBRATION_PAGE},
+    "kizzasi-bridge calibrate": shown("kizzasi-bridge", "calibrate"),
+    "kizzasi-bridge send estop PORT": shown("kizzasi-bridge", "send"),
     "kizzasi-bridge monitor PORT": shown("kizzasi-bridge", "monitor"),
 }
 
@@ -192,6 +229,9 @@ def test_documented_config(page: str, text: str, tmp_path: Path) -> None:
     data = tomllib.loads(text)
     if set(data) <= set(GuardFile.model_fields):  # a section of a guard file, in the demo's
         data = {**tomllib.loads((ASSETS / "arm.guard.toml").read_text()), **data}
+    if "board" in data:
+        assert parse_board(data, page).schema.channels
+        return
     if "guard" in data and "robot" not in data:
         where = tmp_path / page
         for asset in (ASSETS / "arm.urdf", ROOT / "examples/skeleton/walker.bvh"):

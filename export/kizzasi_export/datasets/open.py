@@ -24,7 +24,13 @@ _READERS: dict[str, Callable[[Path, DataSection, Clock], Part]] = {
 _ALWAYS = {"format", "path", "window", "stride"}
 _CHANNELS = _ALWAYS | {"inputs", "outputs", "horizon", "resample", "max_gap_s"}
 _TABLE = _CHANNELS | {"weight", "time", "time_unit", "episode"}
-_USED = {"numpy": _TABLE, "csv": _TABLE, "parquet": _TABLE, "lerobot": _CHANNELS | {"weight"}, "rosbag": _CHANNELS}
+_USED = {
+    "numpy": _TABLE,
+    "csv": _TABLE,
+    "parquet": _TABLE,
+    "lerobot": _CHANNELS | {"weight"},
+    "rosbag": _CHANNELS | {"channels"},
+}
 
 
 def open_streams(section: DataSection, *, base: Path, rate_hz: float | None, where: str) -> Streams:

@@ -22,6 +22,7 @@ class DataSection(Section):
         format: None goes by the file ending, or by what the folder holds.
         path: file, folder or glob pattern, or several; relative to the train.toml.
         inputs, outputs: channels of x and y, in order.
+        channels: of bags: our name → field of a topic, as an input of a robot.toml has it; the names are the model's.
         weight: column of weights ≥ 0 for the loss.
         horizon: y at a step holds the outputs this many steps later.
         time, time_unit: column of times and the unit of its numbers (default s); timestamps have their own.
@@ -38,6 +39,7 @@ class DataSection(Section):
     path: str | list[str] | None = None
     inputs: list[str] | None = Field(default=None, min_length=1)
     outputs: list[str] | None = Field(default=None, min_length=1)
+    channels: dict[str, str] = Field(default={})
     weight: str | None = None
     horizon: int = Field(default=0, ge=0)
     time: str | None = None

@@ -1,0 +1,182 @@
+"""One-way time of a 12-joint JointState at 1 kHz between two processes: our DDS transport against bare Cyclone DDS.
+
+Both run in the same two processes, block by block in turn, so that they share every disturbance of the machine. "bare"
+is the least that the `cyclonedds` package needs to move ready CDR bytes: a read condition, a wait set, `take`. A second
+figure is of bare Cyclone with a listener, whose callback runs on Cyclone's own thread.
+
+    python benchmarks/bench_dds.py [--seconds 20] [--json PATH]
+
+Exit code 1 if ours takes more than 1.15 times as long at p50.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from rosbags.typesys import Stores, get_typestore
+
+from kizzasi_edge.bench import machine
+from kizzasi_edge.ros2.qos import QosProfile
+from kizzasi_edge.ros2.transport import MessageType
+
+RATE_HZ = 1000
+BLOCK = 250
+BOUND = 1.15
+TYPE = "sensor_msgs/msg/JointState"
+RELIABLE = QosProfile(depth=100)
+STAMP = slice(4, 12)  # header.stamp: the sender's monotonic time, a nanosecond counter in 8 bytes
+WAYS = ("ours", "bare", "bare listener")
+
+
+def joint_state() -> tuple[MessageType, bytearray]:
+    """A 12-joint message as ros2_control's broadcaster sends it."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types, n = store.types, 12
+    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](0, 0), "base_link")
+    names = [f"joint_{i}" for i in range(n)]
+    message = types[TYPE](header, names, np.linspace(0, 1, n), np.full(n, 0.2), np.full(n, 0.3))
+    return MessageType(TYPE, store.hash_rihs01(TYPE), store.fielddefs), bytearray(store.serialize_cdr(message, TYPE))
+
+
+def domain(domain_id: int) -> Any:
+    from kizzasi_edge.ros2.dds_domain import Domain
+
+    return Domain(domain_id, discovery="localhost", interface="lo")
+
+
+def age_us(cdr: bytes) -> float:
+    return (time.monotonic_ns() - int.from_bytes(cdr[STAMP], "little")) * 1e-3
+
+
+def receiver(domain_id: int, pipe: Connection) -> None:
+    """Subscribe three ways, and collect what arrives on each until told to stop."""
+    from cyclonedds.core import InstanceState, Listener, ReadCondition, SampleState, ViewState, WaitSet
+    from cyclonedds.sub import DataReader
+    from cyclonedds.topic import Topic
+    from cyclonedds.util import duration
+
+    from kizzasi_edge.ros2.dds import Dds
+    from kizzasi_edge.ros2.dds_qos import endpoint_qos
+    from kizzasi_edge.ros2.dds_types import carrier
+
+    kind, _ = joint_state()
+    ages: dict[str, list[float]] = {way: [] for way in WAYS}
+    transport = Dds(domain(domain_id))
+    transport.subscribe("ours", kind, RELIABLE, lambda cdr, _: ages["ours"].append(age_us(cdr)))
+
+    qos, done = endpoint_qos(RELIABLE, kind.hash), threading.Event()
+    raw = carrier(kind)
+    reader: DataReader[Any] = DataReader(transport.participant, Topic(transport.participant, "rt/bare", raw), qos=qos)
+
+    def wait_and_take() -> None:
+        waitset = WaitSet(transport.participant)
+        waitset.attach(ReadCondition(reader, SampleState.Any | ViewState.Any | InstanceState.Any))
+        while not done.is_set():
+            waitset.wait(duration(milliseconds=500))
+            ages["bare"].extend(age_us(sample.cdr) for sample in reader.take(N=64) if sample.sample_info.valid_data)
+
+    class Taker(Listener):
+        def on_data_available(self, reader: DataReader[Any]) -> None:
+            taken = reader.take(N=64)
+            ages["bare listener"].extend(age_us(sample.cdr) for sample in taken if sample.sample_info.valid_data)
+
+    listened: DataReader[Any] = DataReader(
+        transport.participant, Topic(transport.participant, "rt/bare_listener", raw), qos=qos, listener=Taker()
+    )
+    thread = threading.Thread(target=wait_and_take)
+    thread.start()
+    pipe.send("ready")
+    pipe.recv()
+    done.set()
+    thread.join()
+    del listened
+    pipe.send(ages)
+
+
+def sender(domain_id: int, seconds: float) -> None:
+    """Publish at 1 kHz, block by block each way in turn."""
+    from cyclonedds.pub import DataWriter
+    from cyclonedds.topic import Topic
+
+    from kizzasi_edge.ros2.dds import Dds
+    from kizzasi_edge.ros2.dds_qos import endpoint_qos
+    from kizzasi_edge.ros2.dds_types import carrier
+
+    kind, cdr = joint_state()
+    transport = Dds(domain(domain_id))
+    ours = transport.advertise("ours", kind, RELIABLE)
+    raw, qos = carrier(kind), endpoint_qos(RELIABLE, kind.hash)
+    writers: list[DataWriter[Any]] = [
+        DataWriter(transport.participant, Topic(transport.participant, f"rt/{name}", raw), qos=qos)
+        for name in ("bare", "bare_listener")
+    ]
+    ways = [ours.publish, *(lambda data, w=writer: w.write(raw(data)) for writer in writers)]
+    deadline = time.monotonic() + 10
+    while not (ours.counters["subscribers"] and all(writer.get_matched_subscriptions() for writer in writers)):
+        if time.monotonic() > deadline:
+            sys.exit("the two processes do not find each other")
+        time.sleep(0.01)
+    time.sleep(0.3)
+    due = time.monotonic_ns()
+    for i in range(round(seconds * RATE_HZ)):
+        due += 1_000_000_000 // RATE_HZ
+        if (rest := due - time.monotonic_ns()) > 0:
+            time.sleep(rest * 1e-9)
+        cdr[STAMP] = time.monotonic_ns().to_bytes(8, "little")
+        ways[i // BLOCK % len(ways)](bytes(cdr))
+    time.sleep(0.5)
+    transport.close()
+
+
+def measure(seconds: float, domain_id: int) -> dict[str, Any]:
+    """Run both processes; per way: messages lost, and percentiles of the one-way time [µs] without the first 5%."""
+    context = mp.get_context("spawn")
+    here, there = context.Pipe()
+    processes = [
+        context.Process(target=receiver, args=(domain_id, there)),
+        context.Process(target=sender, args=(domain_id, seconds)),
+    ]
+    processes[0].start()
+    here.recv()
+    processes[1].start()
+    processes[1].join()
+    here.send("stop")
+    ages = here.recv()
+    processes[0].join()
+    sent = np.bincount(np.arange(round(seconds * RATE_HZ)) // BLOCK % len(WAYS), minlength=len(WAYS))
+    result: dict[str, Any] = {"machine": machine()}
+    for way, n in zip(WAYS, sent.tolist(), strict=True):
+        late = np.array(ages[way][len(ages[way]) // 20 :])
+        p50, p99 = np.percentile(late, [50, 99])
+        result[way] = {"p50_us": round(float(p50), 1), "p99_us": round(float(p99), 1), "lost": n - len(ages[way])}
+    result["ratio_p50"] = round(result["ours"]["p50_us"] / result["bare"]["p50_us"], 3)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--domain", type=int, default=97)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    result = measure(options.seconds, options.domain)
+    for way in WAYS:
+        print(f"{way:14s} " + "  ".join(f"{key} {value}" for key, value in result[way].items()))
+    within = "within" if result["ratio_p50"] <= BOUND else "OVER"
+    print(f"ours / bare at p50: {result['ratio_p50']} ({within} {BOUND})")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(result, file, indent=1)
+    sys.exit(within == "OVER")
+
+
+if __name__ == "__main__":
+    main()
