@@ -70,6 +70,7 @@ class Guarding:
         position = self._measured.position(observation.values)
         if not self.session and self.guard.state < State.REARM and position is not None and np.isfinite(position).all():
             self.guard.reset(position)
+            self.actuator.place(position)
             self._seeded = True
         self._rebase()
 

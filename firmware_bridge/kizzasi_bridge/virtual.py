@@ -110,6 +110,11 @@ class VirtualNode:
             frames += self._take()
         return frames
 
+    def tick_at(self, t_us: int) -> list[Frame]:
+        """One tick at the firmware time ``t_us`` (u32)."""
+        self._next_us = t_us
+        return self.tick()
+
     def stall(self, us: int) -> None:
         """Let ``us`` pass without a tick."""
         self._next_us = (self._next_us + us) & _U32

@@ -91,6 +91,9 @@ class DdsCommands:
         """Whether the topic's subscriptions and this publication match."""
         return look(self.domain, self.options.topic, self.kind, self.options.qos.profile, writes=True)
 
+    def place(self, position: npt.NDArray[np.float32]) -> None:
+        self._prepared.place(position)
+
     def wait(self, timeout_s: float) -> int:
         return self._prepared.wait(timeout_s)
 

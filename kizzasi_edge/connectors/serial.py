@@ -107,6 +107,9 @@ class SerialDevice:
         if self.state in ("INIT", "READY"):
             self.link.upload_limits(self._map.limits)
 
+    def place(self, position: npt.NDArray[np.float32]) -> None:
+        """Nothing: the device measures by itself."""
+
     def wait(self, timeout_s: float) -> int:
         state = self.link.wait_state(self._count, timeout_s)
         if state is None:

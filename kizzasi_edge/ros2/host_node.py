@@ -1,5 +1,5 @@
-"""A node in this process, for robots that take commands from a topic and have no node of ours: states, sessions, one
-guarded setpoint per period, coast and brake (CONTRACT §2–§4), by the same C guard as on a microcontroller.
+"""A node in this process, for robots that take commands from a topic and have no node of ours: the firmware's own C
+code (sessions, guard, coast, brake, failsafe: docs/protocol.md) on a thread, with a topic in place of motors.
 
 What no process can do is stop a robot after its own death: then the robot's controller keeps the last setpoint.
 """
@@ -14,57 +14,87 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from kizzasi_bridge.protocol import (
+    INVALID,
+    AckResult,
+    Arm,
+    ChannelLimits,
+    Fault,
+    Limits,
+    MsgType,
+    NodeState,
+)
+from kizzasi_bridge.protocol import Command as Setpoint
+from kizzasi_bridge.request import code_name
+from kizzasi_bridge.schema import Schema
+from kizzasi_bridge.virtual import VirtualNode
 from kizzasi_edge.clock import DeadlineClock
 from kizzasi_edge.errors import ConnectorError, LinkError
 from kizzasi_edge.frames import Command
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.guardrails.core import CoreDrive
 
 BRAKE_S = 10.0
 """How long the end waits for the robot's setpoint to come to rest."""
-NO_RULE = 0
+ACTUATOR_FAULT = 2  # KZ_IN_ACTUATOR_FAULT
+_U32 = 0xFFFFFFFF
+_COUNTED = ("misses", "ignored", "stale")
 
 Send = Callable[[npt.NDArray[np.float32]], None]
 
 
 class HostNode:
-    """Sends one setpoint ``(n,)`` float32 [rad], in the guard's order, for each period it is armed and for each until
-    it has braked to rest; otherwise nothing. All methods may be called from any thread.
+    """Sends setpoints ``(n,)`` float32 [rad], in the guard's order: one for each period with a command, and those by
+    which it brakes without; otherwise nothing. All methods may be called from any thread.
 
-    A command is sent as soon as it comes, the first of its period; a period that ends without one is a miss: coast for
-    the guard's miss budget, then brake; after ``ttl_s`` without one FAILSAFE, latched.
+    Each session is a node's whole life, from boot at the measured positions to rest, or to CLEAR of what ended it. A
+    command is applied as the next period begins, as on a board.
     """
 
     def __init__(self, guard: Guardrails, rate_hz: float, send: Send, *, ttl_s: float, arm_ttl_s: float) -> None:
-        self._drive = CoreDrive(guard.lattice, guard.layout, rate_hz=rate_hz, miss_budget=guard.miss_budget)
-        self._clock, self._budget = DeadlineClock(rate_hz), guard.miss_budget
-        self._period_ns = 1e9 / rate_hz
-        self._send, self._ttl_ns, self._arm_ttl_ns = send, ttl_s * 1e9, arm_ttl_s * 1e9
-        self._out = np.zeros(len(guard.joints), np.float32)
+        self._quanta, self._rate_hz, self._send = guard.quanta, rate_hz, send
+        period_us = round(1e6 / rate_hz)
+        self._schema = Schema.positions(tuple(guard.joints), scale=1.0, board="host", tick_us=period_us)
+        self._limits = Limits(
+            tuple(ChannelLimits(cell.lo, cell.hi, cell.w, cell.h) for cell in guard.node),
+            period_us,
+            guard.miss_budget,
+            round(ttl_s * 1e3),
+            round(arm_ttl_s * 1e3),
+        )
+        self._clock = DeadlineClock(rate_hz)
         self._turn = threading.Condition()
-        self._state, self._session, self._fault = "READY", 0, "NONE"
-        self._moving = False  # between a session's first command and the last setpoint of its brake
-        self._answered = False  # this period has its setpoint
-        self._ending = False  # disarmed, and braking
+        self._node: VirtualNode | None = None
+        self._at: npt.NDArray[np.int32] | None = None  # measured, quanta
+        self._session = 0
+        self._began_us = self._ticks = 0  # of the node's life
+        self._applied = np.zeros(len(guard.joints), np.int32)
+        self._step = np.zeros_like(self._applied)
+        self._applied_seq = 0
+        self._periods = self._seen = 0
         self._closing = False
-        self._heard_ns = 0  # of the last command, or of ARM
-        self._periods = self._seen = self._misses_in_a_row = 0
-        self.counters = {"misses": 0, "ignored": 0, "stale": 0, "clamped": 0}
+        self.counters = {**dict.fromkeys(_COUNTED, 0), "clamped": 0}
+        self._before = dict.fromkeys(_COUNTED, 0)  # of this node
         self._thread = threading.Thread(target=self._run, name="host-node", daemon=True)
         self._thread.start()
 
     @property
     def session(self) -> int:
-        return 0 if self._ending else self._session
+        return self._session
 
     @property
     def state(self) -> str:
-        return self._state
+        node = self._node
+        return "READY" if node is None or node.hello is None else code_name(NodeState, node.hello.state)
+
+    def place(self, position: npt.NDArray[np.float32]) -> None:
+        """Where the joints are measured ``(n,)`` [rad], finite: there the next session begins."""
+        with self._turn:
+            self._at = np.rint(position / self._quanta).astype(np.int32)
 
     def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None:
-        """The last setpoint sent and its step, in quanta; ``None`` while nothing moves."""
+        """The setpoint applied last and its step, in quanta; ``None`` out of session and at rest."""
         with self._turn:
-            return self._drive.motion() if self._moving else None
+            return (self._applied.copy(), self._step.copy()) if self._moving else None
 
     def wait(self, timeout_s: float) -> int:
         """Block until the next period begins; how many began since the last call (0 = timed out)."""
@@ -74,40 +104,68 @@ class HostNode:
             return began
 
     def write(self, command: Command) -> None:
-        now = time.monotonic_ns()
         with self._turn:
-            if self._state != "ARMED" or self._ending or self._answered:
+            node = self._node
+            if node is None or not self._session:
                 self.counters["ignored"] += 1
-            elif now - command.stamp_ns > self._ttl_ns:
-                self.counters["stale"] += 1
-            elif not np.isfinite(command.values).all():
-                self._fail("INVALID_VALUE")
-            else:
-                self._follow(command.values, now)
+                return
+            finite = np.isfinite(command.values)
+            raw = np.where(finite, np.rint(np.where(finite, command.values, 0) / self._quanta), INVALID)
+            stamp = command.stamp_ns // 1000 & _U32
+            if (node.t_us - stamp) & _U32 >= 1 << 31:  # younger than the last tick, which is the node's now
+                stamp = node.t_us
+            wanted = np.clip(raw, INVALID, -INVALID - 1).astype(np.int64).tolist()
+            node.send(MsgType.COMMAND, Setpoint(self._session, stamp, self._limits.ttl_max_ms, wanted).pack())
+            self._look(node)
 
     def arm(self) -> None:
-        """Raises :class:`LinkError` unless READY."""
+        """Raises :class:`LinkError` unless READY, and where no joint has been measured yet."""
         with self._turn:
-            if self._state != "READY":
-                raise LinkError(f"arm: refused in state {self._state}; expected READY")
-            self._state, self._session, self._fault = "ARMED", secrets.randbits(31) + 1, "NONE"
-            self._heard_ns, self._misses_in_a_row = time.monotonic_ns(), 0
+            if self._node is not None:
+                raise LinkError(f"arm: refused in state {self.state}; expected READY")
+            if self._at is None:
+                raise LinkError("arm: no measured positions have come yet; expected every joint's among the inputs")
+            self._began_us, self._ticks = time.monotonic_ns() // 1000, 0
+            node = VirtualNode(self._schema, boot_id=secrets.randbits(32), start_us=self._began_us & _U32)
+            node.sensors[:] = self._applied[:] = self._at
+            self._step[:] = 0
+            node.tick()
+            hello = _greeted(node)
+            for payload in self._limits.channel_payloads():
+                _accepted(node, MsgType.LIMITS, payload)
+            _accepted(node, MsgType.LIMITS_COMMIT, self._limits.commit_payload(hello.schema_hash))
+            nonce, limits = _greeted(node).nonce, self._limits.hash(hello.schema_hash)
+            self._session = _accepted(node, MsgType.ARM, Arm(nonce, limits).pack())
+            self._before, self._applied_seq = dict.fromkeys(_COUNTED, 0), 0
+            self._node = node
+            self._look(node)
 
     def disarm(self) -> None:
         with self._turn:
-            self._ending = self._state == "ARMED"
+            if self._node is not None and self._session:
+                self._session = 0
+                self._node.send(MsgType.DISARM)
+                self._look(self._node)
 
     def estop(self) -> None:
+        """Brake, and stay; also where nothing is armed."""
         with self._turn:
-            self._state, self._session, self._ending = "ESTOP", 0, False
+            if self._node is None:
+                self._node = VirtualNode(self._schema, start_us=time.monotonic_ns() // 1000 & _U32)
+                self._began_us, self._ticks = time.monotonic_ns() // 1000, 0
+                self._before = dict.fromkeys(_COUNTED, 0)
+            self._session = 0
+            self._node.send(MsgType.ESTOP)
+            self._look(self._node)
 
     def clear(self) -> None:
         """Raises :class:`LinkError` while the brake is not at rest."""
         with self._turn:
-            if self._moving and self._state != "ARMED":
-                raise LinkError(f"clear: NOT_AT_REST in state {self._state}")
-            if self._state in ("FAILSAFE", "ESTOP"):
-                self._state, self._fault = "READY", "NONE"
+            if self.state not in ("FAILSAFE", "ESTOP"):
+                return
+            if self._moving:
+                raise LinkError(f"clear: NOT_AT_REST in state {self.state}")
+            self._node = None
 
     def close(self) -> None:
         """Brake to rest, then end."""
@@ -119,60 +177,67 @@ class HostNode:
 
     @property
     def status(self) -> Mapping[str, object]:
-        return {"fault": self._fault, "session": self.session, "node": dict(self.counters)}
+        node = self._node
+        fault = 0 if node is None or node.state is None else node.state.fault
+        return {"fault": code_name(Fault, fault), "session": self._session, "node": dict(self.counters)}
+
+    @property
+    def _moving(self) -> bool:
+        return self._node is not None and (bool(self._session) or bool(self._step.any()))
 
     def _run(self) -> None:
         while not self._closing:
             began = self._clock.wait()
             with self._turn:
-                if self._moving and not self._answered:
-                    self._miss()
-                elif self._state == "ARMED" and not self._moving:
-                    self._wait_for_first()
-                self._answered = False
+                if self._node is not None:
+                    self._period(self._node, began)
                 self._periods += began
                 self._turn.notify_all()
 
-    def _follow(self, values: npt.NDArray[np.float32], now: int) -> None:
-        if not self._moving:
-            self._drive.seed(values.astype(np.float64))  # at rest there, as the guard that sent it starts at rest
-            self._moving = True
-        self._drive.follow(values, self._out)
-        self.counters["clamped"] += int(not np.array_equal(self._out, values))
-        self._heard_ns, self._misses_in_a_row, self._answered = now, 0, True
-        self._publish()
+    def _period(self, node: VirtualNode, began: int) -> None:
+        """A tick of the node, on its deadline's time: it must not come early."""
+        self._ticks += began
+        node.tick_at(self._began_us + round(self._ticks * 1e6 / self._rate_hz) & _U32)
+        self._look(node)
+        state = node.state
+        if state is None:
+            return
+        for name in _COUNTED:
+            now = getattr(state, name)
+            self.counters[name] += (now - self._before[name]) & 0xFFFF
+            self._before[name] = now
+        self.counters["clamped"] += state.clamp_mask != 0
+        moved = self._step.any()
+        self._step[:] = node.applied - self._applied
+        self._applied[:] = node.applied
+        if moved or self._step.any() or state.applied_seq != self._applied_seq:  # and rest, once
+            self._publish(node)
+        self._applied_seq = state.applied_seq
+        if state.state == NodeState.READY:  # disarmed, and at rest
+            self._node = None
 
-    def _miss(self) -> None:
-        """A period without a command: what a robot with a node of its own would do."""
-        stopping = self._state != "ARMED" or self._ending
-        if not stopping:
-            self.counters["misses"] += 1
-            self._misses_in_a_row += 1
-            if time.monotonic_ns() - self._heard_ns > self._ttl_ns:
-                self._fail("TTL")
-        if stopping and self._drive.at_rest:
-            self._moving = False
-            if self._ending:
-                self._state, self._session, self._ending = "READY", 0, False
-        elif stopping or self._misses_in_a_row > self._budget:
-            if not self._drive.at_rest:
-                self._drive.brake(self._out, NO_RULE)
-                self._publish()
-        else:
-            self._drive.coast(self._out, NO_RULE)
-            self._publish()
+    def _look(self, node: VirtualNode) -> None:
+        """Take the node's state from it; a session that it has ended is over."""
+        if _greeted(node).state != NodeState.ARMED:
+            self._session = 0
 
-    def _wait_for_first(self) -> None:
-        if self._ending:
-            self._state, self._session, self._ending = "READY", 0, False
-        elif time.monotonic_ns() - self._heard_ns > self._arm_ttl_ns:
-            self._fail("ARM_TTL")
-
-    def _fail(self, fault: str) -> None:
-        self._state, self._session, self._ending, self._fault = "FAILSAFE", 0, False, fault
-
-    def _publish(self) -> None:
+    def _publish(self, node: VirtualNode) -> None:
         try:
-            self._send(self._out)
+            self._send((self._applied * self._quanta).astype(np.float32))
+            node.inputs(0)
         except ConnectorError:
-            self._fail("ACTUATOR")
+            node.inputs(ACTUATOR_FAULT)
+
+
+def _greeted(node: VirtualNode):  # type: ignore[no-untyped-def]
+    """Its HELLO of now."""
+    node.send(MsgType.HELLO_REQ, b"\1\0")
+    assert node.hello is not None
+    return node.hello
+
+
+def _accepted(node: VirtualNode, kind: MsgType, payload: bytes) -> int:
+    ack = node.request(kind, payload)
+    if ack.result != AckResult.OK:
+        raise LinkError(f"arm: the node refuses {kind.name}: {code_name(AckResult, ack.result)}")
+    return ack.value

@@ -74,6 +74,8 @@ class Node:
         assert self.node.request(MsgType.LIMITS_COMMIT, limits.commit_payload(self.node.hello.schema_hash)).result == 0
         self.node.tick(2)
 
+    def place(self, position: FloatArray) -> None: ...
+
     def wait(self, timeout_s: float) -> int:
         self.node.tick(2)
         assert self.node.state is not None
