@@ -40,7 +40,7 @@ bench: .venv/.dev
 	$(BIN)/kizzasi-edge bench kizzasi_edge/demo/assets/arm.onnx
 
 # 10^9 adversarial joint-steps of the guard, 10^8 with coupled rules, 10^6 projections and formulas, the node's sessions
-# searched and fuzzed (clang): hours. One file at a time: pytest -m prove -s tests/prove/test_prove_guard.py
+# searched, fuzzed (clang, 10^8 executions each) and lived through on an emulated core (10^6): hours. One file at a time: pytest -m prove -s tests/prove/test_prove_guard.py
 prove: .venv/.dev
 	$(BIN)/pytest -m prove -s tests/prove
 

@@ -63,6 +63,12 @@ class DeviceMap:
 
 def device_map(guard: Guardrails, schema: Schema, rate_hz: float, session: Session, where: str) -> DeviceMap:
     """Raises :class:`ConfigError` naming ``where`` (the port), what the device counts in and what the guard does."""
+    for channel in schema.channels:
+        if channel.type != guard.command:
+            raise ConfigError(
+                f"{where}: channel {channel.name!r} takes a {channel.type}; the guard {guard.where} commands "
+                f"{guard.command} ([guard] command)"
+            )
     suffix = SUFFIX[guard.command]
     joints = [channel.name.removesuffix(suffix) for channel in schema.channels]
     if sorted(joints) != sorted(guard.joints):
@@ -110,11 +116,6 @@ def _channel(
 ) -> protocol.ChannelLimits:
     """One channel's limits in the device's raw integers. Raises :class:`ConfigError`."""
     joint, cell = guard.joints[index], guard.node[index]
-    if channel.type != guard.command:
-        raise ConfigError(
-            f"{where}: channel {channel.name!r} takes a {channel.type}; the guard {guard.where} commands "
-            f"{guard.command} ([guard] command)"
-        )
     quantum = abs(channel.scale) * (rate_hz if guard.command == "velocity" else 1.0)
     if cell.quantum != quantum:
         raise ConfigError(

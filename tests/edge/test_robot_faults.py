@@ -179,11 +179,9 @@ def test_a_rules_signal_comes_from_an_input_and_what_it_finds_is_shown(home: Pat
         assert (file["state"] == 0).all()
 
 
-def test_this_device_takes_positions_only(home: Path, build: Any, arm_core: bytes) -> None:
+def test_a_device_of_positions_takes_no_velocities(home: Path, build: Any, arm_core: bytes) -> None:
     manifest = build.manifest_for(arm_core, INPUTS, ("pan/velocity", "lift/velocity"), sample_rate_hz=200.0)
     write_bundle(home / "m.onnx", arm_core, manifest)
     (home / "g.guard.toml").write_text(GUARD.replace("[joints]", 'command = "velocity"\n[joints]'))
-    with pytest.raises(
-        ConfigError, match=r"g\.guard\.toml: found 'velocity'; this device is driven by 'position' only"
-    ):
+    with pytest.raises(ConfigError, match=r"takes a position; the guard .*g\.guard\.toml commands velocity"):
         Robot(load_config(home / "robot.toml")).run(ticks=1)
