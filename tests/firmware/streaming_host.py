@@ -1,18 +1,22 @@
 """``python streaming_host.py SOCKET``: a host that arms and streams until it is killed. Before each COMMAND it prints
-the stamp of the observation it is computed from."""
+the stamp of the observation it is computed from. From SIGUSR1 on it is slow, beyond the TTL, and prints nothing."""
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
+import time
 from pathlib import Path
 
 from bare_host import Host
-from qemu import ALWAYS_ON, WIDE, connect
+from qemu import ALWAYS_ON, TTL_US, WIDE, connect
 
 
 def main(path: str) -> None:
+    slow: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, _: slow.append(number))
     link = connect(Path(path))
 
     def exchange(data: bytes) -> bytes:
@@ -27,7 +31,10 @@ def main(path: str) -> None:
         host.now = None
         host.until(lambda: host.now)
         assert host.now is not None
-        os.write(1, b"%d\n" % host.now.sample_t_us)
+        if slow:
+            time.sleep(1.2e-6 * TTL_US)
+        else:
+            os.write(1, b"%d\n" % host.now.sample_t_us)
         host.command(ALWAYS_ON)
         link.sendall(host.out())
 

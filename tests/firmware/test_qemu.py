@@ -93,7 +93,7 @@ def test_cable_cut(board: Qemu) -> None:
     link.close()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["kill -9", "stopped"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, signal.SIGUSR1], ids=["kill -9", "stopped", "slow"])
 def test_a_host_that_is_no_more(board: Qemu, how: signal.Signals) -> None:
     command = [sys.executable, str(HERE / "streaming_host.py"), str(board.link)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as host:
