@@ -66,6 +66,8 @@ class Plant:
     def findings(self, rate_hz: float, joints: int) -> list[tuple[bool, str]]:
         return []
 
+    def place(self, position: np.ndarray) -> None: ...
+
     def motion(self) -> None:
         """It does not say what it applied."""
 
