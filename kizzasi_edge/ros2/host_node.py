@@ -33,6 +33,10 @@ from kizzasi_edge.errors import ConnectorError, LinkError
 from kizzasi_edge.frames import Command
 from kizzasi_edge.guardrails import Guardrails
 
+MEASURED_S = 2.0
+"""How long arming waits for measured positions: a run's start arms before its first tick."""
+FRESH_NS = 1_000_000_000
+"""How old they may be: a session must not begin where the joints once were."""
 BRAKE_S = 10.0
 """How long the end waits for the robot's setpoint to come to rest."""
 ACTUATOR_FAULT = 2  # KZ_IN_ACTUATOR_FAULT
@@ -64,7 +68,8 @@ class HostNode:
         self._clock = DeadlineClock(rate_hz)
         self._turn = threading.Condition()
         self._node: VirtualNode | None = None
-        self._at: npt.NDArray[np.int32] | None = None  # measured, quanta
+        self._at = np.zeros(len(guard.joints), np.int32)  # measured, quanta
+        self._placed_ns = -FRESH_NS
         self._session = 0
         self._began_us = self._ticks = 0  # of the node's life
         self._applied = np.zeros(len(guard.joints), np.int32)
@@ -89,7 +94,12 @@ class HostNode:
     def place(self, position: npt.NDArray[np.float32]) -> None:
         """Where the joints are measured ``(n,)`` [rad], finite: there the next session begins."""
         with self._turn:
-            self._at = np.rint(position / self._quanta).astype(np.int32)
+            self._at[:] = np.rint(position / self._quanta)
+            self._placed_ns = time.monotonic_ns()
+            self._turn.notify_all()
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic_ns() - self._placed_ns < FRESH_NS
 
     def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None:
         """The setpoint applied last and its step, in quanta; ``None`` out of session and at rest."""
@@ -119,12 +129,13 @@ class HostNode:
             self._look(node)
 
     def arm(self) -> None:
-        """Raises :class:`LinkError` unless READY, and where no joint has been measured yet."""
+        """Raises :class:`LinkError` unless READY, and where no joints are measured."""
         with self._turn:
+            measured = self._node is not None or self._turn.wait_for(self._is_fresh, MEASURED_S)
+            if not measured:
+                raise LinkError("arm: no measured positions come; expected every joint's among the inputs")
             if self._node is not None:
                 raise LinkError(f"arm: refused in state {self.state}; expected READY")
-            if self._at is None:
-                raise LinkError("arm: no measured positions have come yet; expected every joint's among the inputs")
             self._began_us, self._ticks = time.monotonic_ns() // 1000, 0
             node = VirtualNode(self._schema, boot_id=secrets.randbits(32), start_us=self._began_us & _U32)
             node.sensors[:] = self._applied[:] = self._at

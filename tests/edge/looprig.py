@@ -54,6 +54,7 @@ class Node:
         self.mute = False  # True: observations stay as old as they are
         self.applied: list[npt.NDArray[np.int32]] = []
         self.sent: list[Command] = []
+        self.placed: list[FloatArray] = []
         self.idles = self.estops = self.arms = 0
         self.lost = False  # True: the cable is cut
         self._last: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None
@@ -74,7 +75,8 @@ class Node:
         assert self.node.request(MsgType.LIMITS_COMMIT, limits.commit_payload(self.node.hello.schema_hash)).result == 0
         self.node.tick(2)
 
-    def place(self, position: FloatArray) -> None: ...
+    def place(self, position: FloatArray) -> None:
+        self.placed.append(position.copy())
 
     def wait(self, timeout_s: float) -> int:
         self.node.tick(2)

@@ -298,3 +298,18 @@ def test_a_dry_run_coasts_and_brakes_through_silence_on_its_own() -> None:
 @pytest.fixture
 def bundle(tmp_path: Any, build: Any, arm_core: bytes) -> Bundle:
     return write_bundle(tmp_path / "m.onnx", arm_core, build.manifest_for(arm_core, INPUTS, build.outputs))
+
+
+def test_a_device_is_told_where_the_joints_are_before_each_session_also_when_the_guard_is_latched() -> None:
+    rig = Rig(Ramp())
+    rig.run(5)
+    assert len(rig.node.placed) == 5
+    rig.node.arm()
+    rig.run(5)
+    assert len(rig.node.placed) == 5, "in a session it applies what it is sent"
+    rig.node.estop()
+    rig.run(20)
+    assert rig.guard.state is State.ESTOP
+    before = len(rig.node.placed)
+    rig.run(5)
+    assert len(rig.node.placed) == before + 5
