@@ -54,6 +54,8 @@ void kz_host_node_rx(kz_host_node *h, const uint8_t *data, int n) { kz_node_rx(&
 
 void kz_host_node_tick(kz_host_node *h, uint32_t now_us) { kz_node_tick(&h->node, now_us); }
 
+int kz_host_node_state(const kz_host_node *h) { return h->node.state; }
+
 int kz_host_node_take(kz_host_node *h, uint8_t *out, int room) {
   const uint32_t n = h->tx_n < (uint32_t)room ? h->tx_n : (uint32_t)room;
   memcpy(out, h->tx, n);

@@ -11,6 +11,9 @@ int kz_host_node_init(kz_host_node *h, int n_channels, int n_sensors, const uint
 void kz_host_node_rx(kz_host_node *h, const uint8_t *data, int n);
 void kz_host_node_tick(kz_host_node *h, uint32_t now_us);
 
+/* KZ_STATE_ of now; what STATE says is of the last period's beginning. */
+int kz_host_node_state(const kz_host_node *h);
+
 /* Copy out and forget what the node has written; returns the number of bytes. */
 int kz_host_node_take(kz_host_node *h, uint8_t *out, int room);
 

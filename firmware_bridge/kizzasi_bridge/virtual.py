@@ -13,7 +13,7 @@ from ._kz_core import ffi, lib
 from .codec import Decoder, encode
 from .errors import WireError
 from .frame import DEFAULT_FLAGS, Frame
-from .protocol import Ack, Hello, MsgType, State
+from .protocol import Ack, Hello, MsgType, NodeState, State
 from .schema import CHANNEL_TYPES, Schema
 
 __all__ = ["VirtualNode"]
@@ -61,6 +61,11 @@ class VirtualNode:
     @staticmethod
     def _view(array: object, n: int) -> NDArray[np.int32]:
         return np.frombuffer(ffi.buffer(array), np.int32)[:n]
+
+    @property
+    def state_now(self) -> NodeState:
+        """Where the node stands; ``state`` is of the last period's beginning."""
+        return NodeState(lib.kz_host_node_state(self._h))
 
     @property
     def enabled(self) -> int:

@@ -122,29 +122,33 @@ def _channel(
             f"{where}: channel {channel.name!r} counts in quanta of {quantum!r}, the guard in {cell.quantum!r}; "
             f"set [joints] quantum in {guard.where}"
         )
+    low, high = _range(cell, channel)
+    limits = protocol.ChannelLimits(low, high, cell.w, cell.h, stop_category=session.stop)
     if guard.command == "torque":
         moved = abs(sensor_scale) * rate_hz  # rad/s of one quantum of measured motion in a period
-        rest = max(1, int(guard.limits[index].velocity / 8 / moved))
+        rest = max(1, int(guard.limits[index].velocity / 8 / moved))  # a torque's h is the speed that counts as rest
         agree = (channel.scale > 0) == (sensor_scale > 0)
-        kd = session.damping.get(joint, 0.0) * moved / quantum
-        if not kd < 2**24 or (kd and not agree):
-            raise ConfigError(
-                f"{where}: damping of {joint!r}: found {session.damping[joint]:g} N·m·s/rad, {kd:g} quanta of torque "
-                f"per quantum of motion; expected less than 2^24, and sensor and channel that count in one direction"
-            )
-        return protocol.ChannelLimits(
-            *_range(cell, channel), cell.w, rest, kd=kd, stop_category=session.stop
-        )  # a torque's h is the speed that counts as rest
-    safe = protocol.NO_SAFE
-    if joint in session.safe:
-        safe = round(session.safe[joint] / channel.scale) + channel.zero
-        low, high = _range(cell, channel)
-        if not low <= safe <= high:
-            raise ConfigError(
-                f"{where}: goto_safe of {joint!r}: found {session.safe[joint]:g}; expected {cell.lo * cell.quantum:g} "
-                f"to {cell.hi * cell.quantum:g}, the guard's range"
-            )
-    return protocol.ChannelLimits(*_range(cell, channel), cell.w, cell.h, safe=safe, stop_category=session.stop)
+        return replace(limits, h=rest, kd=_damping(session, joint, moved / quantum, agree, where))
+    if joint not in session.safe:
+        return limits
+    safe = round(session.safe[joint] / channel.scale) + channel.zero
+    if not low <= safe <= high:
+        raise ConfigError(
+            f"{where}: goto_safe of {joint!r}: found {session.safe[joint]:g}; expected {cell.lo * cell.quantum:g} "
+            f"to {cell.hi * cell.quantum:g}, the guard's range"
+        )
+    return replace(limits, safe=safe)
+
+
+def _damping(session: Session, joint: str, per_quantum: float, agree: bool, where: str) -> float:
+    """In quanta of torque per quantum of motion in a period; ``agree``: both count in one direction."""
+    kd = session.damping.get(joint, 0.0) * per_quantum
+    if kd < 2**24 and (agree or not kd):
+        return kd
+    raise ConfigError(
+        f"{where}: damping of {joint!r}: found {session.damping[joint]:g} N·m·s/rad, {kd:g} quanta of torque per "
+        f"quantum of motion; expected less than 2^24, and sensor and channel that count in one direction"
+    )
 
 
 def _range(cell: LatticeLimits, channel: Channel) -> tuple[int, int]:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from kizzasi_bridge.calibration import Calibration
 from kizzasi_bridge.protocol import (
-    INVALID,
     AckResult,
     Arm,
     ChannelLimits,
@@ -26,7 +26,7 @@ from kizzasi_bridge.protocol import (
 )
 from kizzasi_bridge.protocol import Command as Setpoint
 from kizzasi_bridge.request import code_name
-from kizzasi_bridge.schema import Schema
+from kizzasi_bridge.schema import Channel, Schema, Sensor
 from kizzasi_bridge.virtual import VirtualNode
 from kizzasi_edge.clock import DeadlineClock
 from kizzasi_edge.errors import ConnectorError, LinkError
@@ -55,9 +55,14 @@ class HostNode:
     """
 
     def __init__(self, guard: Guardrails, rate_hz: float, send: Send, *, ttl_s: float, arm_ttl_s: float) -> None:
-        self._quanta, self._rate_hz, self._send = guard.quanta, rate_hz, send
+        self._rate_hz, self._send = rate_hz, send
         period_us = round(1e6 / rate_hz)
-        self._schema = Schema.positions(tuple(guard.joints), scale=1.0, board="host", tick_us=period_us)
+        rows = [
+            (f"{joint}/position", "rad", 0, cell.quantum) for joint, cell in zip(guard.joints, guard.node, strict=True)
+        ]
+        sensors = tuple(Sensor(*row, channel=i) for i, row in enumerate(rows))
+        self._schema = Schema("host", period_us, tuple(Channel(*row) for row in rows), sensors)
+        self._counts = Calibration(self._schema.channels)
         self._limits = Limits(
             tuple(ChannelLimits(cell.lo, cell.hi, cell.w, cell.h) for cell in guard.node),
             period_us,
@@ -89,12 +94,12 @@ class HostNode:
     @property
     def state(self) -> str:
         node = self._node
-        return "READY" if node is None or node.hello is None else code_name(NodeState, node.hello.state)
+        return "READY" if node is None else node.state_now.name
 
     def place(self, position: npt.NDArray[np.float32]) -> None:
         """Where the joints are measured ``(n,)`` [rad], finite: there the next session begins."""
         with self._turn:
-            self._at[:] = np.rint(position / self._quanta)
+            self._at[:] = self._counts.to_raw(position)
             self._placed_ns = time.monotonic_ns()
             self._turn.notify_all()
 
@@ -119,12 +124,10 @@ class HostNode:
             if node is None or not self._session:
                 self.counters["ignored"] += 1
                 return
-            finite = np.isfinite(command.values)
-            raw = np.where(finite, np.rint(np.where(finite, command.values, 0) / self._quanta), INVALID)
             stamp = command.stamp_ns // 1000 & _U32
             if (node.t_us - stamp) & _U32 >= 1 << 31:  # younger than the last tick, which is the node's now
                 stamp = node.t_us
-            wanted = np.clip(raw, INVALID, -INVALID - 1).astype(np.int64).tolist()
+            wanted = self._counts.to_raw(command.values).tolist()
             node.send(MsgType.COMMAND, Setpoint(self._session, stamp, self._limits.ttl_max_ms, wanted).pack())
             self._look(node)
 
@@ -136,20 +139,24 @@ class HostNode:
                 raise LinkError("arm: no measured positions come; expected every joint's among the inputs")
             if self._node is not None:
                 raise LinkError(f"arm: refused in state {self.state}; expected READY")
-            self._began_us, self._ticks = time.monotonic_ns() // 1000, 0
-            node = VirtualNode(self._schema, boot_id=secrets.randbits(32), start_us=self._began_us & _U32)
-            node.sensors[:] = self._applied[:] = self._at
-            self._step[:] = 0
+            node = self._boot()
+            node.sensors[:] = self._at
             node.tick()
-            hello = _greeted(node)
+            assert node.hello is not None
+            schema_hash = node.hello.schema_hash
             for payload in self._limits.channel_payloads():
                 _accepted(node, MsgType.LIMITS, payload)
-            _accepted(node, MsgType.LIMITS_COMMIT, self._limits.commit_payload(hello.schema_hash))
-            nonce, limits = _greeted(node).nonce, self._limits.hash(hello.schema_hash)
-            self._session = _accepted(node, MsgType.ARM, Arm(nonce, limits).pack())
-            self._before, self._applied_seq = dict.fromkeys(_COUNTED, 0), 0
+            _accepted(node, MsgType.LIMITS_COMMIT, self._limits.commit_payload(schema_hash))
+            node.send(MsgType.HELLO_REQ, b"\1\0")  # for the nonce of READY
+            arm = Arm(node.hello.nonce, self._limits.hash(schema_hash))
+            self._session = _accepted(node, MsgType.ARM, arm.pack())
             self._node = node
-            self._look(node)
+
+    def _boot(self) -> VirtualNode:
+        self._began_us, self._ticks = time.monotonic_ns() // 1000, 0
+        self._applied[:], self._step[:], self._applied_seq = self._at, 0, 0
+        self._before = dict.fromkeys(_COUNTED, 0)
+        return VirtualNode(self._schema, boot_id=secrets.randbits(32), start_us=self._began_us & _U32)
 
     def disarm(self) -> None:
         with self._turn:
@@ -162,9 +169,7 @@ class HostNode:
         """Brake, and stay; also where nothing is armed."""
         with self._turn:
             if self._node is None:
-                self._node = VirtualNode(self._schema, start_us=time.monotonic_ns() // 1000 & _U32)
-                self._began_us, self._ticks = time.monotonic_ns() // 1000, 0
-                self._before = dict.fromkeys(_COUNTED, 0)
+                self._node = self._boot()
             self._session = 0
             self._node.send(MsgType.ESTOP)
             self._look(self._node)
@@ -228,23 +233,16 @@ class HostNode:
             self._node = None
 
     def _look(self, node: VirtualNode) -> None:
-        """Take the node's state from it; a session that it has ended is over."""
-        if _greeted(node).state != NodeState.ARMED:
+        """A session that the node has ended is over."""
+        if node.state_now is not NodeState.ARMED:
             self._session = 0
 
     def _publish(self, node: VirtualNode) -> None:
         try:
-            self._send((self._applied * self._quanta).astype(np.float32))
+            self._send(self._counts.to_si(self._applied).astype(np.float32))
             node.inputs(0)
         except ConnectorError:
             node.inputs(ACTUATOR_FAULT)
-
-
-def _greeted(node: VirtualNode):  # type: ignore[no-untyped-def]
-    """Its HELLO of now."""
-    node.send(MsgType.HELLO_REQ, b"\1\0")
-    assert node.hello is not None
-    return node.hello
 
 
 def _accepted(node: VirtualNode, kind: MsgType, payload: bytes) -> int:

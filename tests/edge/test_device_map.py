@@ -4,55 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from devices import FINE, JOINTS, RATE, guard_of, schema_of, torque_guard, torque_schema
 
 from kizzasi_bridge.protocol import NO_SAFE, Arm, Command, MsgType, NodeState, StopCategory
-from kizzasi_bridge.schema import Channel, Schema, Sensor
+from kizzasi_bridge.schema import Schema
 from kizzasi_bridge.states import StateAssembler
 from kizzasi_bridge.virtual import VirtualNode
 from kizzasi_edge.connectors.device_map import DeviceMap, Session, device_map
+from kizzasi_edge.demo.torque_physics import HOME
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.guardrails.spec import parse_spec
 from kizzasi_edge.joints import SUFFIX
 
-RATE = 500.0
-FINE = 2.0**-21  # rad of one count
-JOINTS = ("lift", "pan", "roll")  # the device's order
 SESSION = Session(100, 500, StopCategory.BRAKE_THEN_CUT, {}, {})
-QUANTUM = {"position": FINE, "velocity": FINE * RATE, "torque": 2.0**-20}
-
-
-def guard_of(command: str, **joints: Any) -> Guardrails:
-    table = {
-        "names": ["pan", "roll", "lift"],
-        "position": [[-0.4, 0.6], [-1.0, 1.0], [-0.3, 0.2]],
-        "velocity": 1.5,
-        "acceleration": 12.0,
-        "quantum": QUANTUM[command],
-        **joints,
-    }
-    guard = {"rate_hz": RATE, "command": command, "miss_budget": 2}
-    return Guardrails(parse_spec({"schema": 1, "guard": guard, "joints": table}, "t"), "t.guard.toml")
-
-
-def schema_of(command: str, **changes: Any) -> Schema:
-    """A device that counts pan backwards, and none of them from 0."""
-    scales, zeros = (FINE, -FINE, FINE), (0, 12_345, -777)
-    own = command == "torque"
-    channels = tuple(
-        Channel(f"{joint}{SUFFIX[command]}", "N*m" if own else "rad", 0 if own else zero,
-                QUANTUM["torque"] if own else scale, command, **changes)  # type: ignore[arg-type]
-        for joint, scale, zero in zip(JOINTS, scales, zeros, strict=True)
-    )  # fmt: skip
-    sensors = tuple(
-        Sensor(f"{joint}/position", "rad", zero, scale, i)
-        for i, (joint, scale, zero) in enumerate(zip(JOINTS, scales, zeros, strict=True))
-    )
-    return Schema("t", 1000, channels, sensors)
 
 
 class Device:
@@ -121,42 +88,38 @@ def test_the_device_finds_nothing_to_change(command: str, seed: int) -> None:
     assert (at <= [0.6, 1.0, 0.2]).all()
 
 
-class Torques:
-    """What device_map looks at in a guard of torques, which takes a model of the robot's masses to build."""
-
-    command, joints, where, miss_budget = "torque", ("pan", "roll", "lift"), "t.guard.toml", 2
-
-    def __init__(self) -> None:
-        like = guard_of("position")
-        self.limits = like.limits
-        self.node = tuple(replace(cell, quantum=QUANTUM["torque"], lo=-9000, hi=9000, w=400) for cell in like.node)
+@pytest.fixture(scope="module")
+def torques() -> Guardrails:
+    return torque_guard()
 
 
-def test_torques_are_the_devices_own() -> None:
-    guard: Any = Torques()
-    device = Device(
-        guard,
-        schema_of(
-            "torque",
-        ),
-        replace(SESSION, damping={"lift": 0.5, "roll": 0.25}),
-    )
-    lift, pan, roll = device.map.limits.channels
-    assert (lift.lo, lift.hi, lift.w) == (-9000, 9000, 400)
-    assert (lift.kd, pan.kd, roll.kd) == (0.5 * FINE * RATE / QUANTUM["torque"], 0.0, 0.25 * FINE * RATE / 2.0**-20)
-    assert lift.h == int(guard.limits[2].velocity / 8 / (FINE * RATE))
-    sent = np.array([100, -300, 50], np.float32) * np.float32(QUANTUM["torque"])
-    device.write(sent)
-    device.live()
-    applied, step = device.map.motion(device.now)
-    assert applied.tolist() == step.tolist() == [100, -300, 50]
-    assert device.now.clamp_mask == 0
+def test_torques_are_the_devices_own(torques: Guardrails) -> None:
+    rng, n = np.random.default_rng(3), len(torques.joints)
+    first = torques.joints[0]
+    device = Device(torques, torque_schema(torques), replace(SESSION, damping={first: 0.5}))
+    limits = device.map.limits.channels[::-1]
+    quantum = torques.node[0].quantum
+    assert [channel.kd for channel in limits] == [np.float32(0.5 * FINE * RATE / quantum), *[0.0] * (n - 1)]
+    assert limits[0].h == int(torques.limits[0].velocity / 8 / (FINE * RATE))
+    torques.reset(np.array(HOME))
+    clamped = 0
+    for _ in range(100):
+        torques.rebase(*device.map.motion(device.now))
+        sent, verdict = torques.step(rng.normal(size=n) * 200.0, position=HOME, velocity=np.zeros(n))
+        clamped += verdict.status.name != "PASS"
+        device.write(sent)
+        device.live()
+        assert device.now.clamp_mask == 0, "both guards are one"
+        assert (device.map.motion(device.now)[0] * torques.quanta).astype(np.float32).tolist() == sent.tolist()
+    assert clamped > 50
+    assert np.abs(sent).max() > 1.0
 
 
-def test_a_torque_must_count_as_its_sensor_does_to_damp() -> None:
-    guard: Any = Torques()
-    with pytest.raises(ConfigError, match=r"damping of 'pan': found 1 N·m·s/rad, .* count in one direction"):
-        device_map(guard, schema_of("torque"), RATE, replace(SESSION, damping={"pan": 1.0}), "/dev/t")
+def test_a_torque_must_count_as_its_sensor_does_to_damp(torques: Guardrails) -> None:
+    last = torques.joints[-1]
+    with pytest.raises(ConfigError, match=rf"damping of '{last}': found 1 N·m·s/rad, .* count in one direction"):
+        device_map(torques, torque_schema(torques, 0), RATE, replace(SESSION, damping={last: 1.0}), "/dev/t")
+    assert device_map(torques, torque_schema(torques, 0), RATE, SESSION, "/dev/t").limits.channels[0].kd == 0.0
 
 
 def test_the_safe_place_is_counted_as_the_channel_is() -> None:

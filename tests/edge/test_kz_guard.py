@@ -123,6 +123,18 @@ def test_reach_of_any_size(lib: Any, d: int, h: int, coast: int) -> None:
     assert travel(v, h, coast) <= d < travel(v + 1, h, coast)
 
 
+@pytest.mark.parametrize("m", [1 << k for k in range(1, 16)] + [3, 100, 32_767, 65_535])
+@pytest.mark.parametrize("coast", [0, 3, 255])
+@pytest.mark.parametrize("h", [1, 2, 7])
+def test_reach_around_every_corner(lib: Any, m: int, coast: int, h: int) -> None:
+    """At m·h the slope changes: on both sides of it, and where m is a digit of the search by itself."""
+    for v in range((m - 1) * h, (m + 1) * h + 1):
+        for d in {travel(v, h, coast) + k for k in (-1, 0, 1, coast + m)}:
+            if 0 <= d < 2**31:
+                found = lib.kz_reach(d, h, coast)
+                assert travel(found, h, coast) <= d < travel(found + 1, h, coast), (d, h, coast)
+
+
 @pytest.mark.parametrize("q", [-5, 0, 7, RAW_MAX, -RAW_MAX, RAW_MAX + 1, -RAW_MAX - 1, 2**31 - 1, -(2**31) + 1])
 def test_a_seed_is_at_rest_within_what_fits(lib: Any, q: int) -> None:
     axis = ffi.new("kz_axis *", Axis(99, 99))

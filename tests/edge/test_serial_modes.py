@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from devices import FINE, guard_of, schema_of, torque_guard, torque_schema
 from robots import BOARD_JOINTS, GUARD, INPUTS, running, status, until, write_files
 from robots import QUANTUM as QUANTUM_OF_BOARD
-from test_device_map import FINE, QUANTUM, Torques, guard_of, schema_of
 
 from kizzasi_bridge.board import PosixBoard
 from kizzasi_bridge.schema import Channel, Schema, Sensor
 from kizzasi_edge.bundle import write_bundle
 from kizzasi_edge.config import load_config
 from kizzasi_edge.connectors.serial import SerialDevice, SerialOptions
-from kizzasi_edge.frames import Command
 from kizzasi_edge.robot import Robot
 
 
@@ -30,7 +29,7 @@ def device_on(board: PosixBoard, **options: Any) -> SerialDevice:
 def write(device: SerialDevice, values: np.ndarray) -> None:
     observation = device.read()
     assert observation is not None
-    device.write(Command(observation.stamp_ns, 0, ("a", "b", "c"), values, np.ones(3, np.bool_), observation.t_us))
+    device.write(observation.command(tuple(map(str, range(len(values)))), values))
 
 
 def test_velocities_over_the_wire() -> None:
@@ -66,20 +65,21 @@ def test_velocities_over_the_wire() -> None:
 
 
 def test_torques_over_the_wire() -> None:
-    guard: Any = Torques()
-    with PosixBoard(schema_of("torque")) as board:
-        device = device_on(board, damping={"lift": 0.5})
+    torques = torque_guard()
+    with PosixBoard(torque_schema(torques)) as board:
+        device = device_on(board, damping={torques.joints[0]: 0.5})
         try:
-            device.prepare(guard, 500)
+            device.prepare(torques, 500)
             device.arm()
-            sent = np.array([200, -100, 300], np.float32) * np.float32(QUANTUM["torque"])
+            raw = np.array([200, -100, 300, 0, 50, -60])
+            sent = (raw * torques.quanta).astype(np.float32)
             for _ in range(5):
                 assert device.wait(2.0)
                 write(device, sent)
             device.wait(2.0)
             motion = device.motion()
             assert motion is not None
-            assert motion[0].tolist() == [200, -100, 300]
+            assert motion[0].tolist() == raw.tolist()
         finally:
             device.close()
 
