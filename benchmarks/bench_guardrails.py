@@ -26,7 +26,6 @@ Exit code 1 if a requirement below is not met.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -39,12 +38,11 @@ import numpy as np
 from guard_cases import PERIOD, RATE_HZ, GuardCase, contenders, guard_cases, memory, plain_guard, stream
 from kizzasi_bridge._kz_core import ffi, lib
 from qp_peers import CONIC_PEERS, JOINTS, ROW_PEERS, Problem, Solve, by_clip, quadratics_problem, rows_problem
-from racing import Call, feed, pin, race
+from racing import Call, feed, pin, race, write_results
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kizzasi_edge.bench import machine
 from kizzasi_edge.guardrails import Status
 from kizzasi_edge.guardrails.core import CoreDrive
 from kizzasi_edge.guardrails.project import Projection
@@ -275,14 +273,7 @@ def main() -> int:
     show(found, taken)
     met = judge(found, taken)
     if options.json:
-        whole = {
-            "machine": machine(),
-            "load_average": os.getloadavg()[0],
-            "cases": found,
-            "memory_bytes": taken,
-            "met": met,
-        }
-        options.json.write_text(json.dumps(whole, indent=2) + "\n")
+        write_results(options.json, found, met, memory_bytes=taken)
     return 0 if met else 1
 
 

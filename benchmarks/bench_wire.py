@@ -24,7 +24,6 @@ Exit code 1 if a requirement below is not met.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import select
 import struct
@@ -38,7 +37,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from racing import Call, pin, race
+from racing import Call, pin, race, write_results
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +47,6 @@ from kizzasi_bridge.frame import DEFAULT_FLAGS, MAX_PAYLOAD
 from kizzasi_bridge.link import Link
 from kizzasi_bridge.protocol import ChannelLimits, Command, Limits, MsgType, State, TimeRequest, TimeResponse
 from kizzasi_bridge.schema import Schema
-from kizzasi_edge.bench import machine
 
 CHANNELS = 6
 BATCH = 100
@@ -305,14 +303,7 @@ def main() -> int:
     show(found, cpu)
     met = judge(found)
     if options.json:
-        whole = {
-            "machine": machine(),
-            "load_average": os.getloadavg()[0],
-            "cases": found,
-            "reader_at_1_khz": cpu,
-            "met": met,
-        }
-        options.json.write_text(json.dumps(whole, indent=2) + "\n")
+        write_results(options.json, found, met, reader_at_1_khz=cpu)
     return 0 if met else 1
 
 

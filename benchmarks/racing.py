@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from kizzasi_edge.bench import machine
 
 Call = Callable[[], object]
 
@@ -33,6 +37,12 @@ def race(calls: Mapping[str, Call], rounds: int, slice_ms: float = 20.0) -> dict
                 call()
                 times[name].append(clock() - start)
     return {name: np.array(values) / 1e3 for name, values in times.items()}
+
+
+def write_results(path: Path, cases: object, met: bool, **more: object) -> None:
+    """Figures as JSON, with the machine they were taken on and how busy it was."""
+    whole = {"machine": machine(), "load_average": os.getloadavg()[0], "cases": cases, **more, "met": met}
+    path.write_text(json.dumps(whole, indent=2) + "\n")
 
 
 def feed(inputs: Sequence[Any], act: Callable[[Any], object]) -> Call:

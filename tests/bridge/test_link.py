@@ -12,6 +12,7 @@ import pytest
 import serial
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from linked import clear_at_rest
 
 from kizzasi_bridge import Decoder, LinkError, WireError, encode
 from kizzasi_bridge.board import PosixBoard
@@ -61,17 +62,6 @@ def wait_for(link: Link, wanted: NodeState, timeout_s: float = 2.0):
                 return state
             count = state.count
         assert time.monotonic() < deadline, f"{wanted.name} not reached, last: {state}"
-
-
-def clear_at_rest(link: Link, timeout_s: float = 3.0) -> None:
-    """CLEAR as soon as the board has seen itself at rest for long enough to allow it."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            return link.clear()
-        except LinkError as error:
-            if "NOT_AT_REST" not in str(error) or time.monotonic() > deadline:
-                raise
 
 
 def test_handshake_names_the_board(link: Link):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from linked import clear_at_rest
 from tap import Tap, nothing
 
 from kizzasi_bridge import Decoder, LinkError, encode
@@ -39,17 +40,6 @@ def until(condition: Callable[[], object], timeout_s: float = 3.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
-
-
-def clear_at_rest(link: Link, timeout_s: float = 3.0) -> None:
-    """CLEAR as soon as the board has seen itself at rest for long enough to allow it."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            return link.clear()
-        except LinkError as error:
-            if "NOT_AT_REST" not in str(error) or time.monotonic() > deadline:
-                raise
 
 
 def stream(link: Link, periods: int) -> None:

@@ -17,6 +17,7 @@ from types import TracebackType
 import numpy as np
 import pytest
 from bare_host import CHANNELS
+from linked import clear_at_rest
 from qemu import ALWAYS_ON, TICK_US, WIDE, H, W
 
 from kizzasi_bridge import LinkError
@@ -83,17 +84,6 @@ def shown(link: Link, wanted: NodeState) -> State:
     return link.latest
 
 
-def clear(link: Link) -> None:
-    """As soon as the board has seen itself at rest for long enough."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return link.clear()
-        except LinkError as error:
-            if "NOT_AT_REST" not in str(error) or time.monotonic() > deadline:
-                raise
-
-
 def stream(link: Link, states: int) -> list[State]:
     """A COMMAND for every STATE; the STATEs."""
     seen = []
@@ -136,7 +126,7 @@ def test_a_session_and_a_new_board_behind_the_same_name(patient: dict[str, Path]
         until(lambda: not link.estop_pending)
         assert shown(link, NodeState.ESTOP).fault == Fault.ESTOP_HOST
         assert link.session == 0
-        clear(link)
+        clear_at_rest(link, PATIENCE_S)
         shown(link, NodeState.READY)
         again = link.arm()
         assert again not in (0, session)

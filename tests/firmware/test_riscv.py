@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import struct
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +14,7 @@ pytest.importorskip("unicorn")
 from bare_host import CHANNELS, Host
 from kizzasi_bridge._kz_core import ffi, lib
 from rv32 import CC, SCRATCH, Rv32, build
-from test_unicorn_guard import CALLS, draw
+from same_guard import same_guard
 
 from kizzasi_bridge.protocol import AckResult, MsgType, NodeState
 from kizzasi_bridge.schema import Schema
@@ -34,27 +33,8 @@ def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_guard(elf: Path) -> None:
-    """kz_admit and kz_miss, called with the same arguments, over extremes that no wire could bring."""
     hart = Rv32(elf)
-    noise = random.Random("rv32")
-    limit, axis, rules = ffi.new("kz_limit *"), ffi.new("kz_axis *"), ffi.new("uint8_t *")
-    shaped = 0
-    for _ in range(CALLS):
-        limits, motion, want, coast = draw(noise)
-        limit.lo, limit.hi, limit.w, limit.h = limits
-        axis.q, axis.v = motion
-        rules[0] = 0
-        hart.write(SCRATCH, struct.pack("<4i2iI", *limits, *motion, 0))
-        where = SCRATCH, SCRATCH + 16
-        if noise.random() < 0.8:
-            host = lib.kz_admit(limit, axis, want, coast, rules)
-            device = hart.call("kz_admit", *where, want, coast, SCRATCH + 24)
-        else:
-            host, device = lib.kz_miss(limit, axis, coast & 1), hart.call("kz_miss", *where, coast & 1)
-        q, v, device_rules = struct.unpack("<iiB", hart.read(SCRATCH + 16, 9))
-        assert (device, q, v, device_rules) == (host, axis.q, axis.v, rules[0]), (limits, motion, want, coast)
-        shaped += rules[0] != 0
-    assert CALLS / 4 < shaped < CALLS
+    same_guard(hart.call, hart.write, hart.read, SCRATCH, random.Random("rv32"))
 
 
 class Node(Protocol):

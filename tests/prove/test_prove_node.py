@@ -12,6 +12,8 @@ import pytest
 from careless_nodes import CARELESS, careless
 
 C = Path(__file__).parents[2] / "firmware_bridge" / "c"
+# The search commits only hashes of whole sets, which torn limits do not have; whole lives (lives.py) find that one.
+FOUND_BY_SEARCH = [name for name in CARELESS if name != "limits that are torn"]
 # Every way from state to state that the page's table knows; what leads to INIT is a brown-out.
 WAYS = {
     *("INIT-READY", "INIT-ESTOP"),
@@ -93,7 +95,7 @@ def test_a_careless_node_is_caught(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("name", CARELESS)
+@pytest.mark.parametrize("name", FOUND_BY_SEARCH)
 def test_every_careless_node_is_caught(tmp_path: Path, name: str) -> None:
     caught(tmp_path, name)
 
