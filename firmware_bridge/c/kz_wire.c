@@ -28,15 +28,9 @@ uint32_t kz_crc32(uint32_t crc, const uint8_t *data, uint16_t n) {
   return ~crc;
 }
 
-uint16_t kz_seal(uint8_t *buf, uint8_t type, uint8_t flags, uint16_t seq, uint32_t t_us, uint8_t n) {
-  uint8_t *body = buf + 2;
+uint16_t kz_stuff(uint8_t *buf, uint8_t n) {
   const uint16_t end = (uint16_t)(2 + KZ_HEADER + n + 4);
   uint16_t code = 1, i;
-  body[0] = type;
-  body[1] = flags;
-  kz_put32(kz_put16(body + 2, seq), t_us);
-  kz_put32(body + KZ_HEADER + n, kz_crc32(0, body, (uint16_t)(KZ_HEADER + n)));
-  /* COBS in place: every zero becomes the distance to the next one (or to the end). */
   for (i = 2; i < end; ++i) {
     if (buf[i] == 0) {
       buf[code] = (uint8_t)(i - code);
@@ -47,6 +41,15 @@ uint16_t kz_seal(uint8_t *buf, uint8_t type, uint8_t flags, uint16_t seq, uint32
   buf[0] = 0;
   buf[end] = 0;
   return (uint16_t)(end + 1);
+}
+
+uint16_t kz_seal(uint8_t *buf, uint8_t type, uint8_t flags, uint16_t seq, uint32_t t_us, uint8_t n) {
+  uint8_t *body = buf + 2;
+  body[0] = type;
+  body[1] = flags;
+  kz_put32(kz_put16(body + 2, seq), t_us);
+  kz_put32(body + KZ_HEADER + n, kz_crc32(0, body, (uint16_t)(KZ_HEADER + n)));
+  return kz_stuff(buf, n);
 }
 
 static int finish(kz_decoder *d, uint8_t *payload_len) {

@@ -31,6 +31,10 @@ int32_t kz_get32s(const uint8_t *p);
 /* CRC-32 as zlib computes it: start with crc = 0, feed pieces in order. */
 uint32_t kz_crc32(uint32_t crc, const uint8_t *data, uint16_t n);
 
+/* COBS, in place, of a body that lies at 2 with its CRC: every zero becomes the distance to the next one (or to the end);
+ * and the delimiters. Returns the length of the frame. */
+uint16_t kz_stuff(uint8_t *buf, uint8_t n);
+
 /* Turn a buffer with `n` <= 240 payload bytes at KZ_PAYLOAD_AT into a frame, in place. Returns its length,
  * n + KZ_OVERHEAD; the buffer must hold that much. */
 uint16_t kz_seal(uint8_t *buf, uint8_t type, uint8_t flags, uint16_t seq, uint32_t t_us, uint8_t n);
