@@ -61,13 +61,21 @@ class Decoder:
     """Reads the messages of one topic; for one thread.
 
     ``channels`` are the numbers wanted, by our name; without them the first message tells, and ``names`` is empty until
-    then. Afterwards names stay as they are, whatever order, joints or lengths later messages have.
+    then. Afterwards names stay as they are, whatever order, joints or lengths later messages have. ``rename``: our name
+    of a joint → the messages'.
 
     Raises :class:`ConfigError` for a channel that the type cannot hold.
     """
 
-    def __init__(self, kind: MessageType, topic: str, channels: Mapping[str, Channel] | None = None) -> None:
+    def __init__(
+        self,
+        kind: MessageType,
+        topic: str,
+        channels: Mapping[str, Channel] | None = None,
+        rename: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind, self.topic = kind, topic
+        self._ours = {theirs: ours for ours, theirs in (rename or {}).items()}
         self.channels = dict(channels or {})
         self.names = tuple(self.channels)
         self.parsed = 0
@@ -110,11 +118,20 @@ class Decoder:
             require_joints(self.kind.name, parsed.shape)
             found = {name: span for name, channel in self.channels.items() if (span := _find(channel, parsed.shape))}
         else:
-            found = offers(self.kind.name, self.topic, parsed.shape)
+            found = self._renamed(offers(self.kind.name, self.topic, parsed.shape))
             self.names = self.names or tuple(found)
         if not self.names:
             raise WireError(f"{self.topic}: {self.kind.name} without a number in it; expected at least one")
         return _layout(parsed, data, [found.get(name) for name in self.names])
+
+    def _renamed(self, found: dict[str, Span]) -> dict[str, Span]:
+        parts = [name.rpartition("/") for name in found]
+        names = [f"{self._ours.get(joint, joint)}{slash}{rest}" for joint, slash, rest in parts]
+        if len(set(names)) < len(names):
+            raise WireError(
+                f"{self.topic}: rename: joints {sorted({joint for joint, _, _ in parts})} would share names"
+            )
+        return dict(zip(names, found.values(), strict=True))
 
 
 class Encoder:

@@ -38,11 +38,20 @@ class TopicChannels(Section):
 
 
 class TopicOptions(TopicChannels):
-    """A topic that is subscribed to or published: besides, its ``type`` (``sensor_msgs/msg/JointState``) and ``qos``, a
-    preset's name or a table."""
+    """A topic that is subscribed to or published: besides, its ``type`` (``sensor_msgs/msg/JointState``), ``qos``, a
+    preset's name or a table, and ``rename``: our name of a joint → its name in the messages, where they differ."""
 
     type: Annotated[StrictStr, Field(pattern=TYPE.pattern)]
     qos: QosSection = QosSection()
+    rename: Mapping[StrictStr, StrictStr] = {}
+
+    @model_validator(mode="after")
+    def _renamed_joints_stay_apart(self) -> Self:
+        if len(set(self.rename.values())) != len(self.rename):
+            raise ValueError(
+                f"rename: found {dict(self.rename)}; expected another joint of the robot's for each of ours"
+            )
+        return self
 
 
 def topic_channels(channels: Mapping[str, str], topic: str) -> dict[str, Channel]:

@@ -59,3 +59,20 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End all subscriptions and publications; no callback runs afterwards."""
+
+
+class Access(Protocol):
+    """How a connector comes to its transport. ``types``: the ROS distribution whose message types are spoken there."""
+
+    @property
+    def types(self) -> str: ...
+
+    def join(self) -> Transport:
+        """The transport, open; shared by those of this process with the same settings. Raises
+        :class:`~kizzasi_edge.errors.ConnectorError`, :class:`~kizzasi_edge.errors.MissingExtra`."""
+
+    def leave(self, transport: Transport) -> None:
+        """It is no longer needed here; the last one closes it."""
+
+    def look(self, topic: str, kind: MessageType, qos: QosProfile, *, writes: bool) -> list[tuple[bool, str]]:
+        """What keeps our end of a topic from the others there: (is an error, text); [] if all is well, or unknown."""

@@ -30,8 +30,7 @@ from ddsrig import ARRAY, JOINT_STATE, MESSAGES, Peer, fresh_domain, joint_state
 from robots import GUARD
 from setpoint_model import write_policy
 
-from kizzasi_edge.connectors.dds import DdsTopic
-from kizzasi_edge.connectors.dds_commands import DdsCommands
+from kizzasi_edge.connectors.dds import DdsCommands, DdsTopic
 from kizzasi_edge.ros2.dds import Dds
 from kizzasi_edge.ros2.dds_domain import Domain
 from kizzasi_edge.ros2.host_node import HostNode

@@ -1,4 +1,4 @@
-"""A ROS 2 topic over DDS, without ROS: the commands that a robot's controllers take, as an output."""
+"""A ROS 2 topic as an output, over any transport: the commands that a robot's controllers take."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from pydantic import Field, StrictInt, StrictStr
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.frames import Command
 from kizzasi_edge.ros2.commands import command_encoder
-from kizzasi_edge.ros2.dds_domain import DomainSection
-from kizzasi_edge.ros2.extra import look, release, shared
 from kizzasi_edge.ros2.host_node import HostNode
 from kizzasi_edge.ros2.messages import Messages
 from kizzasi_edge.ros2.qos import QosSection
 from kizzasi_edge.ros2.topics import TopicOptions, topic_channels
+from kizzasi_edge.ros2.transport import Access, Publication, Transport
 from kizzasi_edge.toml_file import Number
 
 if TYPE_CHECKING:
     from kizzasi_edge.guardrails import Guardrails
-    from kizzasi_edge.ros2.dds import Dds, DdsPublication
 
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 
 
-class DdsCommandsOptions(TopicOptions, DomainSection):
-    """A topic, the domain it is in, and ``joints``: the guard's joints in the order of the controller's own list (of
+class TopicCommandsOptions(TopicOptions):
+    """A topic, and ``joints``: the guard's joints in the order of the controller's own list (of
     forward_command_controller that order is all there is); ``reach_s``: a JointTrajectory's time_from_start;
     ``ttl_ms`` and ``arm_ttl_ms`` as of a serial device."""
 
@@ -41,28 +39,30 @@ class DdsCommandsOptions(TopicOptions, DomainSection):
     arm_ttl_ms: Annotated[StrictInt, Field(ge=1, le=60_000)] = 1000
 
 
-class DdsCommands:
+class TopicCommands:
     """An :class:`~kizzasi_edge.connectors.base.Actuator` of one topic: nothing is published before a session's first
     command, nor after its brake has come to rest."""
 
-    Options = DdsCommandsOptions
     commands: tuple[str, ...] = ("position",)
 
-    def __init__(self, options: DdsCommandsOptions, base: Path) -> None:
-        self.options = options
-        self.domain = options.settings()
-        self.kind = Messages([base / path for path in options.definitions], self.domain.types).type(options.type)
+    def __init__(self, options: TopicCommandsOptions, base: Path, access: Access) -> None:
+        self.options, self.access = options, access
+        self.kind = Messages([base / path for path in options.definitions], access.types).type(options.type)
         channels = topic_channels(options.channels, options.topic)
         self._encoder = command_encoder(
-            self.kind, options.topic, options.joints, channels=channels, reach_s=options.reach_s
+            self.kind,
+            options.topic,
+            [options.rename.get(joint, joint) for joint in options.joints] if not channels else options.joints,
+            channels=channels,
+            reach_s=options.reach_s,
         )
-        self._transport: Dds | None = None
-        self._publication: DdsPublication | None = None
+        self._transport: Transport | None = None
+        self._publication: Publication | None = None
         self._node: HostNode | None = None
 
     def open(self) -> None:
         if self._transport is None:
-            self._transport = shared(self.domain)
+            self._transport = self.access.join()
             self._publication = self._transport.advertise(self.options.topic, self.kind, self.options.qos.profile)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class DdsCommands:
         if self._transport is not None:
             if self._publication is not None:
                 self._publication.close()
-            release(self._transport)
+            self.access.leave(self._transport)
             self._transport = self._publication = None
 
     def prepare(self, guard: Guardrails, rate_hz: float) -> None:
@@ -89,7 +89,7 @@ class DdsCommands:
 
     def findings(self, rate_hz: float, joints: int) -> list[tuple[bool, str]]:
         """Whether the topic's subscriptions and this publication match."""
-        return look(self.domain, self.options.topic, self.kind, self.options.qos.profile, writes=True)
+        return self.access.look(self.options.topic, self.kind, self.options.qos.profile, writes=True)
 
     def place(self, position: npt.NDArray[np.float32]) -> None:
         self._prepared.place(position)
