@@ -72,7 +72,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, step, guard and record; never arm.")] = False,
     arm: Annotated[bool, typer.Option("--arm", help="Arm once, at start.")] = False,
 ) -> None:
-    """Run a robot until interrupted; `status`, `arm`, `disarm`, `estop` and `clear` talk to it."""
+    """Run a robot until interrupted; `status`, `arm`, `disarm`, `estop`, `clear` and `reset-state` talk to it."""
     from kizzasi_edge.config import load_config
     from kizzasi_edge.robot import Robot
 
@@ -143,6 +143,12 @@ def estop(socket: Socket = None) -> None:
 def clear(socket: Socket = None) -> None:
     """Leave FAILSAFE or ESTOP for READY; it does not arm."""
     _operate("clear", socket)
+
+
+@app.command("reset-state")
+def reset_state(socket: Socket = None) -> None:
+    """Let the model start anew from its initial state; the guard forgets nothing."""
+    _operate("reset_state", socket)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The operator's way in: a Unix socket (mode 0600) that takes one JSON request a line (CONTRACT §6).
 
-Request ``{"op": "status"}`` (or arm, disarm, estop, clear, and stop, which disarms and ends the run); answer
-``{"ok": true, …}`` or ``{"ok": false, "error": "…"}``.
+Request ``{"op": "status"}`` (or arm, disarm, estop, clear, reset_state, and stop, which disarms and ends the run);
+answer ``{"ok": true, …}`` or ``{"ok": false, "error": "…"}``.
 """
 
 from __future__ import annotations

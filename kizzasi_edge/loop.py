@@ -42,7 +42,8 @@ class Loop:
     """Runs one model behind one guard against one actuator (``None``: read, step, guard and record only).
 
     ``in_flight``: number of the tick that is being worked on, 0 between ticks; the watchdog looks at it.
-    ``verdict``: the guard's last decision, its own object.
+    ``verdict``: the guard's last decision, its own object. ``reset_asked``: set by others, so that the next tick starts
+    the model anew.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Loop:
         self.stats = LoopStats()
         self.guarding = Guarding(guard, align.names, actuator, self.stats)
         self.in_flight = 0
+        self.reset_asked = False
         self.verdict: Verdict | None = None
         self._order = guard_order(policy.output_names, guard, guard.where)
         self._proposal = np.full(len(self._order), np.nan, np.float32)
@@ -75,8 +77,10 @@ class Loop:
 
     def _answer(self, periods: int, start_ns: int) -> None:
         stats = self.stats
-        if self.guarding.begin(skipped=periods - 1):
+        if self.guarding.begin(skipped=periods - 1) or self.reset_asked:
             self.policy.reset()  # a policy starts at rest from its initial state, as in training
+            stats.resets += self.reset_asked
+            self.reset_asked = False
         observation = self.align.read(start_ns, stats.ticks)
         stats.silent += periods == 0
         stats.stale_ticks += observation is None

@@ -19,18 +19,15 @@ from kizzasi_edge.connectors.base import Actuator
 from kizzasi_edge.control import ControlServer
 from kizzasi_edge.errors import ConfigError, ConnectorError, KizzasiError
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.guardrails.faults import State
 from kizzasi_edge.joints import guard_order
 from kizzasi_edge.loop import Loop, Policy
+from kizzasi_edge.operator import Operator
 from kizzasi_edge.predictor import Predictor
 from kizzasi_edge.recorder import Recorder
 from kizzasi_edge.toml_file import validate
 from kizzasi_edge.watchdog import Watchdog
 
 PolicyWrapper = Callable[[Predictor], Policy]
-
-CLEAR_S = 1.0
-"""How long a `clear` waits for the guard to be at rest and well again."""
 
 
 class Robot:
@@ -64,10 +61,9 @@ class Robot:
             raise ConfigError(f"{config.path}: [[output]]: found {len(outputs)}; this version drives one")
         self.actuator: Actuator | None = outputs[0] if outputs else None
         require_actuator(config, self.guard, self.actuator)
-        self.loop: Loop | None = None
-        self.watchdog: Watchdog | None = None
+        self.operator: Operator | None = None
+        """Of the run that is on, or of the last one."""
         self.arm_error: str | None = None
-        self.refused: list[str] = []
         self._stop = threading.Event()
 
     def _build_connectors(self, sections: Sequence[tuple[str, ConnectorSection, bool]]) -> list[Any]:
@@ -90,6 +86,11 @@ class Robot:
                 self._where[key] = where
         return [self._connectors[key] for key in keys]
 
+    @property
+    def connectors(self) -> list[Any]:
+        """Inputs and outputs; a device that is both is one of them."""
+        return list(self._connectors.values())
+
     def findings(self) -> list[tuple[bool, str]]:
         """What can be said before anything is opened: (is an error, text with file and section)."""
         joints = len(self.guard.joints)
@@ -104,15 +105,17 @@ class Robot:
         """Open everything and run until :meth:`stop`, SIGINT, SIGTERM or ``ticks``.
 
         ``dry_run`` never opens the way to ARMED: it reads, steps, guards and records. ``arm`` arms once, at start.
-        Returns the loop, for its statistics and its record. Raises :class:`ConfigError` for what :meth:`findings`
-        calls an error, :class:`ConnectorError` if a port cannot be used.
+        Returns the loop, for its statistics and its record; afterwards it can be run again. Raises
+        :class:`ConfigError` for what :meth:`findings` calls an error, :class:`ConnectorError` if a port cannot be used.
         """
         file, config = self.config.file, self.config
+        self.operator = None
         if arm and self.actuator is None:
             raise ConfigError(f"{config.path}: [[output]]: missing; there is nothing to arm")
         if errors := [text for is_error, text in self.findings() if is_error]:
             raise ConfigError("\n".join(errors))
         with ExitStack() as stack:
+            stack.callback(self._stop.clear)
             for key, connector in self._connectors.items():
                 try:
                     connector.open()
@@ -128,11 +131,19 @@ class Robot:
                 capacity, len(align.names), len(self.policy.output_names), len(self.guard.layout.channels)
             )
             pace = self._pace(actuator)
-            loop = self.loop = Loop(self.policy, self.guard, align, actuator, pace, recorder)
-            if actuator is not None:
-                self.watchdog = stack.enter_context(self._watch(loop, actuator))
-            stack.enter_context(ControlServer(config.socket, self._handlers(dry_run)))
-            self.refused = stack.enter_context(low_jitter(file.loop.realtime))
+            loop = Loop(self.policy, self.guard, align, actuator, pace, recorder)
+            watchdog = None if actuator is None else stack.enter_context(self._watch(loop, actuator))
+            refused = stack.enter_context(low_jitter(file.loop.realtime))
+            operator = self.operator = Operator(
+                file.robot.name,
+                self.guard,
+                loop,
+                watchdog,
+                stop=self.stop,
+                passive="dry run" if dry_run else "no [[output]]",
+                refused=refused,
+            )
+            stack.enter_context(ControlServer(config.socket, operator.handlers()))
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGINT, signal.SIGTERM):
                     stack.callback(signal.signal, number, signal.signal(number, lambda *_: self.stop()))
@@ -198,90 +209,7 @@ class Robot:
             loop.pace.wait()
             actuator.idle()
 
-    def _handlers(self, dry_run: bool) -> dict[str, Callable[[], Mapping[str, Any]]]:
-        def act(name: str) -> Callable[[], Mapping[str, Any]]:
-            def handler() -> Mapping[str, Any]:
-                if dry_run or self.actuator is None:
-                    raise ConnectorError(
-                        f"{name}: this run drives no actuator ({'dry run' if dry_run else 'no [[output]]'})"
-                    )
-                if name == "clear":
-                    self._clear(self.actuator)
-                else:
-                    getattr(self.actuator, name)()
-                if name == "estop":
-                    self.guard.estop()  # ours latches too: after CLEAR it waits for a proposal that asks for no motion
-                return self.status()
-
-            return handler
-
-        def stop() -> Mapping[str, Any]:
-            self.stop()
-            return {}
-
-        return {
-            "status": self.status,
-            "stop": stop,
-            **{name: act(name) for name in ("arm", "disarm", "estop", "clear")},
-        }
-
-    def _clear(self, actuator: Actuator) -> None:
-        """Release guard and device, whichever is latched. Raises :class:`ConnectorError` if one of them stays so."""
-        if self.guard.state >= State.STOPPED:
-            if actuator.state == "ARMED":
-                actuator.disarm()  # CLEAR leads to READY, never back into a session
-            deadline = time.monotonic() + CLEAR_S
-            while self.guard.state >= State.STOPPED:
-                if time.monotonic() > deadline:
-                    raise ConnectorError(
-                        f"the guard stays {self.guard.state.name} ({', '.join(self._causes()) or 'no cause'}): "
-                        "expected the robot at rest, and what latched it gone"
-                    )
-                self.guard.clear()
-                time.sleep(0.01)
-            if actuator.state not in ("FAILSAFE", "ESTOP"):
-                return
-        actuator.clear()
-
-    def _causes(self) -> list[str]:
-        return [str(event.name) for event in self.guard.faults.memory.cause]
-
     def status(self) -> Mapping[str, Any]:
-        """For operators: state of the node, counters of loop, connectors and guard."""
-        loop = self.loop
-        if loop is None:
-            return {"robot": self.config.file.robot.name, "state": "STARTING"}
-        stats = loop.stats
-        return {
-            "robot": self.config.file.robot.name,
-            "state": "DRY_RUN" if loop.actuator is None else loop.actuator.state,
-            "ticks": stats.ticks,
-            "armed_ticks": stats.armed_ticks,
-            "sessions": stats.sessions,
-            "overruns": loop.pace.overruns,
-            "silent": stats.silent,
-            "overtaken": stats.overtaken,
-            "stale": {"ticks": stats.stale_ticks, **loop.align.stale},
-            "bad_inputs": stats.bad_inputs,
-            "bad_outputs": stats.bad_outputs,
-            "hangs": 0 if self.watchdog is None else self.watchdog.hangs,
-            "guard_exceptions": stats.guard_exceptions,
-            "last_error": stats.last_error,
-            "interventions": dict(stats.interventions),
-            "relaxed": dict(stats.relaxed),
-            "guard": self._guard_status(loop),
-            "refused": list(self.refused),
-            "device": {} if loop.actuator is None else dict(loop.actuator.status),
-        }
-
-    def _guard_status(self, loop: Loop) -> Mapping[str, Any]:
-        """Where the guard's fault machine stands, what it has seen, and its temporal rules."""
-        guard, verdict = self.guard, loop.verdict
-        return {
-            "state": loop.stats.state.name,
-            "cause": self._causes(),
-            "events": {str(event.name): n for event, n in dict(guard.faults.events).items()},
-            "transitions": {f"{a.name} → {b.name}": n for (a, b), n in dict(guard.faults.transitions).items()},
-            "violated": [] if verdict is None else list(verdict.violated),
-            "remaining": {} if verdict is None else verdict.remaining,
-        }
+        """For operators; see :meth:`~kizzasi_edge.operator.Operator.status`. Before a run it only says STARTING."""
+        operator = self.operator
+        return {"robot": self.config.file.robot.name, "state": "STARTING"} if operator is None else operator.status()

@@ -12,8 +12,9 @@ from kizzasi_edge.guardrails.faults import State
 @dataclass(slots=True)
 class LoopStats:
     """Counters of a run. ``interventions`` counts armed ticks by rule, ``relaxed`` those in which a soft rule was given
-    up, ``overtaken`` commands not sent because the device had moved on; ``last_error`` is the newest failure of model
-    or guard, in words; ``state``: of the guard's fault machine at the end of the last tick."""
+    up, ``overtaken`` commands not sent because the device had moved on, ``resets`` those of the model that were asked
+    for; ``last_error`` is the newest failure of model or guard, in words; ``state``: of the guard's fault machine as the
+    last tick ended."""
 
     ticks: int = 0
     armed_ticks: int = 0
@@ -24,6 +25,7 @@ class LoopStats:
     bad_outputs: int = 0
     guard_exceptions: int = 0
     sessions: int = 0
+    resets: int = 0
     interventions: Counter[str] = field(default_factory=Counter)
     relaxed: Counter[str] = field(default_factory=Counter)
     last_error: str = ""

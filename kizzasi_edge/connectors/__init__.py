@@ -11,6 +11,7 @@ from kizzasi_edge.errors import ConfigError
 BUILT_IN = {
     "bag": "kizzasi_edge.connectors.bag:Bag",
     "dds": "kizzasi_edge.connectors.dds:DdsTopic",
+    "ros2": "kizzasi_edge.connectors.ros2:RosTopic",
     "serial": "kizzasi_edge.connectors.serial:SerialDevice",
     "waypoints": "kizzasi_edge.connectors.waypoints:Waypoints",
 }

@@ -68,8 +68,8 @@ class Domain:
 
     @property
     def types(self) -> str:
-        """The distribution whose message types are spoken here: a rolling one has its predecessor's."""
-        return "lyrical" if self.distro == "rolling" else self.distro
+        """The distribution whose message types are spoken here."""
+        return _types(self.distro)
 
     @property
     def gid_bytes(self) -> int:
@@ -100,6 +100,16 @@ class Domain:
 
     def __str__(self) -> str:
         return f"domain {self.id}, discovery {self.discovery}, interface {self.interface or 'any'}"
+
+
+def ros_types(environ: Mapping[str, str] = os.environ) -> str:
+    """The distribution whose message types are spoken in this process's ROS. Raises :class:`ConfigError` for a
+    ROS_DISTRO that is not known."""
+    return _types(_distro(environ))
+
+
+def _types(distro: str) -> str:
+    return "lyrical" if distro == "rolling" else distro  # a rolling one has its predecessor's
 
 
 def _domain_id(environ: Mapping[str, str]) -> int:

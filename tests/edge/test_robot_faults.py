@@ -50,9 +50,9 @@ class Hanging(Ramp):
 
 def moves(home: Path, robot: Robot) -> bool:
     """Armed, followed by the guard, and on its way."""
-    assert robot.loop is not None
+    assert robot.operator is not None
     now = status(home)
-    sent = robot.loop.recorder.history()["sent"][-2:]
+    sent = robot.operator.loop.recorder.history()["sent"][-2:]
     return bool(now["state"] == "ARMED" and now["guard"]["state"] == "NOMINAL" and np.ptp(sent, axis=0).max() > 0)
 
 
@@ -95,10 +95,9 @@ def test_an_operators_estop_latches_the_guard_too(home: Path) -> None:
         arm_again(home, robot)
         until(lambda: status(home)["armed_ticks"] > armed + 20)
         assert status(home)["guard"]["state"] == "NOMINAL"
-    assert robot.watchdog is not None
-    assert robot.watchdog.hangs == 0  # not even while it disarmed at the end
-    assert robot.loop is not None
-    assert robot.loop.in_flight == 0
+    assert robot.status()["hangs"] == 0  # not even while it disarmed at the end
+    assert robot.operator is not None
+    assert robot.operator.loop.in_flight == 0
 
 
 def test_a_lost_link_latches_the_guard(home: Path, board: PosixBoard) -> None:

@@ -191,7 +191,7 @@ path = "r.npz"
     np.testing.assert_array_equal(x, rows)
     predictor.reset()
     order = [list(predictor.output_names).index(f"{joint}/position") for joint in robot.guard.joints]
-    if robot.loop.pace.overruns == 0:  # a skipped period is one more step of the model
+    if robot.operator.loop.pace.overruns == 0:  # a skipped period is one more step of the model
         expected = np.array([predictor.propose(row)[order] for row in rows])
         np.testing.assert_array_equal(record["proposal"], expected)
 
