@@ -9,13 +9,17 @@ from typing import Any
 from kizzasi_edge.connectors.base import Actuator
 from kizzasi_edge.control import Handler
 from kizzasi_edge.errors import ConnectorError
-from kizzasi_edge.guardrails import Guardrails
+from kizzasi_edge.guardrails import Guardrails, Verdict
 from kizzasi_edge.guardrails.faults import State
 from kizzasi_edge.loop import Loop
 from kizzasi_edge.watchdog import Watchdog
 
 CLEAR_S = 1.0
 """How long a `clear` waits for the guard to be at rest and well again."""
+
+
+READ_AGAIN_S = 50e-6
+TRIES = 20
 
 
 class Operator:
@@ -122,9 +126,24 @@ class Operator:
             "device": {} if loop.actuator is None else dict(loop.actuator.status),
         }
 
+    def verdict(self) -> Verdict | None:
+        """A copy of the guard's last decision; None before the first, and where the loop never pauses to be read."""
+        loop = self.loop
+        for _ in range(TRIES):
+            tick, verdict = loop.stats.ticks, loop.verdict
+            if verdict is None:
+                return None
+            copy = Verdict(
+                verdict.layout, bytes(verdict.record), verdict.stamp_ns, verdict.times, verdict.violated_bits
+            )
+            if loop.in_flight == 0 and loop.stats.ticks == tick:  # nobody wrote it meanwhile
+                return copy
+            time.sleep(READ_AGAIN_S)
+        return None
+
     def _guard_status(self) -> Mapping[str, Any]:
         """Where the guard's fault machine stands, what it has seen, and its temporal rules."""
-        guard, verdict = self.guard, self.loop.verdict
+        guard, verdict = self.guard, self.verdict()
         return {
             "state": self.loop.stats.state.name,
             "cause": self._causes(),

@@ -12,9 +12,9 @@ from kizzasi_edge.guardrails.faults import State
 @dataclass(slots=True)
 class LoopStats:
     """Counters of a run. ``interventions`` counts armed ticks by rule, ``relaxed`` those in which a soft rule was given
-    up, ``overtaken`` commands not sent because the device had moved on, ``resets`` those of the model that were asked
-    for; ``last_error`` is the newest failure of model or guard, in words; ``state``: of the guard's fault machine as the
-    last tick ended."""
+    up, ``overtaken`` commands not sent because the device had moved on, ``resets`` the model's new starts that were
+    asked for; ``last_error`` is the newest failure of model or guard, in words; ``state``: of the guard's fault machine
+    at the end of the last tick."""
 
     ticks: int = 0
     armed_ticks: int = 0
