@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kizzasi_bridge.states import State
     from kizzasi_edge.guardrails import Guardrails
 
-__all__ = ["DeviceMap", "Session", "device_map"]
+__all__ = ["DeviceMap", "Session", "channel_limits", "device_map", "is_endless", "require_session"]
 
 I32 = npt.NDArray[np.int32]
 
@@ -73,13 +73,7 @@ def device_map(guard: Guardrails, schema: Schema, rate_hz: float, session: Sessi
     joints = [channel.name.removesuffix(suffix) for channel in schema.channels]
     if sorted(joints) != sorted(guard.joints):
         raise ConfigError(f"{where}: the device drives {joints}; the guard {guard.where} guards {list(guard.joints)}")
-    for key, table in (("goto_safe", session.safe), ("damping", session.damping)):
-        if unknown := set(table) - set(joints):
-            raise ConfigError(f"{where}: {key}: found {sorted(unknown)}; the device drives {joints}")
-    if session.safe and guard.command != "position":
-        raise ConfigError(f"{where}: goto_safe: the guard {guard.where} commands {guard.command}; expected position")
-    if session.damping and guard.command != "torque":
-        raise ConfigError(f"{where}: damping: the guard {guard.where} commands {guard.command}; expected torque")
+    require_session(guard, session, where)
     period_us = 1e6 / rate_hz
     if period_us != int(period_us) or period_us % schema.tick_us:
         raise ConfigError(
@@ -105,6 +99,32 @@ def device_map(guard: Guardrails, schema: Schema, rate_hz: float, session: Sessi
     )
 
 
+def require_session(guard: Guardrails, session: Session, where: str) -> None:
+    """Raises :class:`ConfigError` for a joint that the guard does not have, and where its commands know no such end."""
+    for key, table in (("goto_safe", session.safe), ("damping", session.damping)):
+        if unknown := set(table) - set(guard.joints):
+            raise ConfigError(f"{where}: {key}: found {sorted(unknown)}; the device drives {list(guard.joints)}")
+    if session.safe and guard.command != "position":
+        raise ConfigError(f"{where}: goto_safe: the guard {guard.where} commands {guard.command}; expected position")
+    if session.damping and guard.command != "torque":
+        raise ConfigError(f"{where}: damping: the guard {guard.where} commands {guard.command}; expected torque")
+
+
+def channel_limits(
+    guard: Guardrails, index: int, sensor_scale: float, rate_hz: float, session: Session, where: str, *, agree: bool
+) -> protocol.ChannelLimits:
+    """What a node is told to keep of one of the guard's joints, in the guard's integers; ``sensor_scale``: SI units of
+    one count of its sensor; ``agree``: it counts in the direction of the commands. Raises :class:`ConfigError`."""
+    cell = guard.node[index]
+    limits = protocol.ChannelLimits(cell.lo, cell.hi, cell.w, cell.h, stop_category=session.stop)
+    if guard.command != "torque":
+        return limits
+    moved = abs(sensor_scale) * rate_hz  # rad/s of one quantum of measured motion in a period
+    rest = max(1, int(guard.limits[index].velocity / 8 / moved))  # a torque's h is the speed that counts as rest
+    kd = _damping(session, guard.joints[index], moved / cell.quantum, agree, where)
+    return replace(limits, h=rest, kd=kd)
+
+
 def _channel(
     guard: Guardrails,
     index: int,
@@ -123,12 +143,9 @@ def _channel(
             f"set [joints] quantum in {guard.where}"
         )
     low, high = _range(cell, channel)
-    limits = protocol.ChannelLimits(low, high, cell.w, cell.h, stop_category=session.stop)
-    if guard.command == "torque":
-        moved = abs(sensor_scale) * rate_hz  # rad/s of one quantum of measured motion in a period
-        rest = max(1, int(guard.limits[index].velocity / 8 / moved))  # a torque's h is the speed that counts as rest
-        agree = (channel.scale > 0) == (sensor_scale > 0)
-        return replace(limits, h=rest, kd=_damping(session, joint, moved / quantum, agree, where))
+    agree = (channel.scale > 0) == (sensor_scale > 0)
+    limits = channel_limits(guard, index, sensor_scale, rate_hz, session, where, agree=agree)
+    limits = replace(limits, lo=low, hi=high)
     if joint not in session.safe:
         return limits
     safe = round(session.safe[joint] / channel.scale) + channel.zero
@@ -153,10 +170,15 @@ def _damping(session: Session, joint: str, per_quantum: float, agree: bool, wher
 
 def _range(cell: LatticeLimits, channel: Channel) -> tuple[int, int]:
     """``lo`` and ``hi`` in raw counts; a joint that turns without end has none, on either side."""
-    if (cell.lo, cell.hi) == (-RAW_MAX, RAW_MAX):
+    if is_endless(cell):
         return cell.lo, cell.hi
     ends = (cell.lo * _sign(channel) + channel.zero, cell.hi * _sign(channel) + channel.zero)
     return min(ends), max(ends)
+
+
+def is_endless(cell: LatticeLimits) -> bool:
+    """Whether a joint turns without end, on any lattice."""
+    return (cell.lo, cell.hi) == (-RAW_MAX, RAW_MAX)
 
 
 def _sign(channel: Channel) -> int:

@@ -36,7 +36,9 @@ class Senses:
         self._still = [0.0] * len(parts.limits)
         self._samples, self._period_ns = 0, round(1e9 / rate_hz)
         self._signals: Mapping[str, float] | None = None  # the last: where only the proposal is late, they hold on
-        self.needed = bool(parts.drive.measures) or self._watch is not None or self._rules is not None
+        watched = self._watch is not None or self._rules is not None
+        self.needed = bool(parts.drive.measures) or watched
+        self._uses_speed = "velocity" in parts.drive.measures or watched
 
     def reset(self) -> None:
         """Forget what was seen: the next inputs are compared with nothing before them."""
@@ -58,6 +60,8 @@ class Senses:
         """Event bits of a period with a proposal; the drive takes the measurement. ``active``: the guard changed the
         last command."""
         self._signals = signals
+        if not self._uses_speed:
+            v = None  # hardware that measures none says NaN (joint_state_broadcaster): no fault where it is not used
         at, speed = None if q is None else q.tolist(), None if v is None else v.tolist()
         usable = (at is None or math.isfinite(sum(at))) and (speed is None or math.isfinite(sum(speed)))
         if usable and q is not None:

@@ -125,13 +125,16 @@ class Decoder:
         return _layout(parsed, data, [found.get(name) for name in self.names])
 
     def _renamed(self, found: dict[str, Span]) -> dict[str, Span]:
-        parts = [name.rpartition("/") for name in found]
-        names = [f"{self._ours.get(joint, joint)}{slash}{rest}" for joint, slash, rest in parts]
-        if len(set(names)) < len(names):
-            raise WireError(
-                f"{self.topic}: rename: joints {sorted({joint for joint, _, _ in parts})} would share names"
-            )
-        return dict(zip(names, found.values(), strict=True))
+        """By our names. A joint of theirs that has the name of another of ours is not offered: it is not that one."""
+        taken = set(self._ours.values())
+        named = {}
+        for name, span in found.items():
+            joint, slash, rest = name.rpartition("/")
+            if joint in self._ours:
+                named[f"{self._ours[joint]}{slash}{rest}"] = span
+            elif joint not in taken:
+                named[name] = span
+        return named
 
 
 class Encoder:

@@ -22,7 +22,7 @@ from rclpy.qos import (
 )
 
 from kizzasi_edge.errors import ConnectorError
-from kizzasi_edge.ros2.dds_domain import ros_types
+from kizzasi_edge.ros2.node_section import ros_types
 from kizzasi_edge.ros2.qos import QosProfile
 from kizzasi_edge.ros2.transport import MessageType, OnMessage
 

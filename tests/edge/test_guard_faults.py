@@ -96,6 +96,20 @@ def test_a_single_bad_sample_does_not_latch_and_lasting_ones_do() -> None:
     assert verdict.state is State.STOPPED
 
 
+def test_hardware_that_measures_no_velocity_says_nan_and_that_is_no_fault_where_none_is_used() -> None:
+    """As ros2_control's joint_state_broadcaster does; also after a miss, when the guard looks at every measurement."""
+    nothing = [math.nan, math.nan]
+    guard = guard_of()
+    moving(guard, velocity=nothing)
+    for _ in range(3):
+        guard.miss(np.empty(2, np.float32), Event.LATE)
+    for _ in range(100):
+        verdict = step(guard, here(guard), position=here(guard), velocity=nothing)
+    assert guard.state is State.NOMINAL
+    assert verdict.cause == 0
+    assert guard.faults.events == {Event.LATE: 3}
+
+
 def test_derating_halves_the_speed_and_ends() -> None:
     guard = guard_of(tracking_error=0.05, settle_ticks=5)
     moving(guard)
@@ -111,16 +125,16 @@ def test_derating_halves_the_speed_and_ends() -> None:
 
 
 def test_clocks() -> None:
-    guard = guard_of(stale_ms=50.0, clock_jump_ms=10_000.0)
+    guard = guard_of(stale_ms=10_000.0, clock_jump_ms=100_000.0)  # more than a busy machine takes between two lines
     with pytest.raises(InputError, match="stamp_ns: missing"):
         step(guard, [0.0, 0.0], position=[0.0, 0.0])
     stamp = time.monotonic_ns()
     moving(guard, stamp_ns=stamp)
-    assert step(guard, here(guard), stamp_ns=time.monotonic_ns() - 60 * MS).rules == ("stale", "clock_backward")
+    assert step(guard, here(guard), stamp_ns=time.monotonic_ns() - 11_000 * MS).rules == ("stale", "clock_backward")
     assert step(guard, here(guard), stamp_ns=time.monotonic_ns()).state is State.NOMINAL
     assert "clock_backward" in step(guard, here(guard), stamp_ns=stamp).rules
     assert step(guard, here(guard), stamp_ns=time.monotonic_ns()).state is State.NOMINAL
-    assert "clock_jump" in step(guard, here(guard), stamp_ns=time.monotonic_ns() + 60_000 * MS).rules
+    assert "clock_jump" in step(guard, here(guard), stamp_ns=time.monotonic_ns() + 600_000 * MS).rules
 
 
 def test_a_guard_that_is_active_for_too_long_stops() -> None:

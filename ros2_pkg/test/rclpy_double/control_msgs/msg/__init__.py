@@ -1,0 +1,3 @@
+from rosidl_double.messages import package
+
+__getattr__ = package(__name__)

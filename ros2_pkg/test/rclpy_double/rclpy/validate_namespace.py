@@ -1,0 +1,3 @@
+from rclpy._names import validate_namespace
+
+__all__ = ["validate_namespace"]
