@@ -37,12 +37,13 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/bench_wire.py
 	$(BIN)/python benchmarks/bench_cdr.py
 	$(BIN)/python benchmarks/bench_dds.py
+	$(BIN)/python benchmarks/bench_zenoh.py
 	$(BIN)/kizzasi-edge bench kizzasi_edge/demo/assets/arm.onnx
 
 # 10^9 adversarial joint-steps of the guard, 10^8 with coupled rules, 10^6 projections and formulas, the node's sessions
 # searched, fuzzed (clang, 10^8 executions each) and lived through on an emulated core (10^6): hours. One file at a time: pytest -m prove -s tests/prove/test_prove_guard.py
 prove: .venv/.dev
-	$(BIN)/pytest -m prove -s tests/prove
+	$(BIN)/pytest -m prove -s tests/prove ros2_pkg/test tests/ros2
 
 # Do the tests notice when the guard is changed? Hours; tests/mutation/README.md.
 mutate: .venv/.dev

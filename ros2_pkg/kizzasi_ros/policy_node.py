@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from kizzasi_edge.connectors.ros2 import lend
 from kizzasi_edge.errors import ConfigError, KizzasiError
 from kizzasi_edge.operator import Operator
 from kizzasi_edge.robot import Robot
+from kizzasi_ros.callbacks import answering, logged, spin
 from kizzasi_ros.parameters import declare, refusal, remap
 from kizzasi_ros.reports import diagnostics, verdict_report
 from kizzasi_ros.running import Running
@@ -63,7 +64,7 @@ class PolicyNode(LifecycleNode):
             ("clear_fault", self._clear_fault),
             ("reset_state", lambda: self._operator().reset_state()),
         ):
-            self.create_service(Trigger, f"~/{name}", _answering(act), callback_group=beside)
+            self.create_service(Trigger, f"~/{name}", answering(act), callback_group=beside)
         # In the default group, as the lifecycle's services: an end that is seen never meets a transition under way.
         self.create_timer(WATCH_S, self._watch)
         self._rates = {
@@ -74,6 +75,7 @@ class PolicyNode(LifecycleNode):
             self._set_rate(name, self._value(name))
         self.add_on_set_parameters_callback(self._on_set)
 
+    @logged
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         try:
             robot = self._load()
@@ -83,6 +85,7 @@ class PolicyNode(LifecycleNode):
         self._robot, self._lifecycle = robot, "inactive"
         return super().on_configure(state)
 
+    @logged
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
         assert self._robot is not None
         running = self._running = Running(self._robot)
@@ -97,6 +100,7 @@ class PolicyNode(LifecycleNode):
         self._lifecycle = "active"
         return super().on_activate(state)
 
+    @logged
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         error = self._end()
         if error is not None:
@@ -105,15 +109,18 @@ class PolicyNode(LifecycleNode):
         self._lifecycle = "inactive"
         return super().on_deactivate(state)
 
+    @logged
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
         self._release()
         return super().on_cleanup(state)
 
+    @logged
     def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
         self._end()
-        self._release()
+        self._release("finalized")
         return super().on_shutdown(state)
 
+    @logged
     def on_error(self, state: Any) -> TransitionCallbackReturn:
         """At rest, and everything released: it can be configured anew."""
         self._end()
@@ -153,9 +160,9 @@ class PolicyNode(LifecycleNode):
             return exc
         return running.error
 
-    def _release(self) -> None:
+    def _release(self, state: str = "unconfigured") -> None:
         self._robot = None
-        self._lifecycle = "unconfigured"
+        self._lifecycle = state
 
     def _watch(self) -> None:
         running = self._running
@@ -164,8 +171,14 @@ class PolicyNode(LifecycleNode):
 
     # ---- services
 
+    @property
+    def _reachable(self) -> Operator | None:
+        """``None`` where nothing runs, and while its connectors open."""
+        running = self._running
+        return None if running is None or running.over else running.operator
+
     def _operator(self) -> Operator:
-        operator = None if self._running is None or self._running.over else self._running.operator
+        operator = self._reachable
         if operator is None:
             raise ConfigError(f"found the node {self._lifecycle}; expected it active")
         return operator
@@ -178,26 +191,24 @@ class PolicyNode(LifecycleNode):
 
     def _estop(self) -> None:
         self._estopped = True
-        if self._running is not None:
-            self._operator().estop()
+        if (operator := self._reachable) is not None:
+            operator.estop()
 
     def _clear_fault(self) -> None:
-        if self._running is not None:
-            self._operator().clear()
+        if (operator := self._reachable) is not None:
+            operator.clear()
         self._estopped = False
 
     # ---- what it says
 
     def _publish_verdict(self) -> None:
-        running = self._running
-        operator = None if running is None else running.operator
+        operator = self._reachable
         verdict = None if operator is None else operator.verdict()
         if verdict is not None:
             self._verdicts.publish(verdict_report(self.get_name(), verdict))
 
     def _publish_diagnostics(self) -> None:
-        running = self._running
-        operator = None if running is None else running.operator
+        operator = self._reachable
         now: Mapping[str, Any] = {} if operator is None else operator.status()
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics(self.get_name(), stamp, self._lifecycle, now, self._reported))
@@ -234,18 +245,6 @@ def _with_names(config: RobotConfig, rename: Mapping[str, str]) -> RobotConfig:
     return RobotConfig(config.path, file.model_copy(update=changed))
 
 
-def _answering(act: Callable[[], None]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
-    def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            act()
-            response.success = True
-        except KizzasiError as exc:
-            response.success, response.message = False, str(exc)
-        return response
-
-    return answer
-
-
 def main(args: list[str] | None = None) -> None:
     """Entry point. Signals are ours: rclpy's own handler would end ROS first, and with it the way to brake."""
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -255,7 +254,7 @@ def main(args: list[str] | None = None) -> None:
     node = PolicyNode()
     executor = MultiThreadedExecutor(THREADS)
     executor.add_node(node)
-    spinning = threading.Thread(target=executor.spin, name="executor", daemon=True)
+    spinning = threading.Thread(target=spin, args=(executor, node), name="executor", daemon=True)
     spinning.start()
     try:
         while not asked.wait(WATCH_S) and spinning.is_alive():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from rclpy.executors import MultiThreadedExecutor
 from robot_in_ros import (
     FORWARD,
@@ -28,6 +29,8 @@ from robot_in_ros import (
 
 from kizzasi_edge.guardrails import Guardrails
 from kizzasi_edge.loop import Loop
+from kizzasi_edge.robot import Robot
+from kizzasi_ros.callbacks import spin
 from kizzasi_ros.parameters import PARAMETERS
 from kizzasi_ros.policy_node import THREADS, PolicyNode
 
@@ -39,7 +42,7 @@ def spinning(*nodes: Any) -> Iterator[None]:
     executor = MultiThreadedExecutor(THREADS)
     for node in nodes:
         executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread = threading.Thread(target=spin, args=(executor, nodes[0]), daemon=True)
     thread.start()
     try:
         yield
@@ -199,10 +202,11 @@ def test_an_emergency_stop_is_latched_until_it_is_cleared(stack: ExitStack, conf
     assert operator.diagnosis("device").level == DiagnosticStatus.ERROR
     assert operator.diagnosis("guard").level == DiagnosticStatus.ERROR
     assert operator.ask("arm") != ""
-    assert operator.ask("clear_fault") == ""
+    until(lambda: operator.ask("clear_fault") == "", "the fault's end")  # the node has to have seen it at rest
     assert operator.ask("arm") == ""
     ros.moving()
-    ros.at_rest() if operator.ask("disarm") == "" else pytest.fail("not disarmed")
+    assert operator.ask("disarm") == ""
+    ros.at_rest()
 
 
 def test_an_emergency_stop_of_an_inactive_node_outlives_the_activation(stack: ExitStack, config: Path) -> None:
@@ -219,6 +223,21 @@ def test_an_emergency_stop_of_an_inactive_node_outlives_the_activation(stack: Ex
     assert operator.ask("clear_fault") == ""
     assert operator.ask("arm") == ""
     ros.moving()
+
+
+def test_an_emergency_stop_during_an_activation_is_kept(stack: ExitStack, config: Path) -> None:
+    ros = Stack(stack, config, arm_on_activate=True)
+    assert ros.operator.configure()
+    ros.robot.silent = True
+    activating = ros.operator.changing(Transition.TRANSITION_ACTIVATE)
+    ros.node.get_clock().sleep_for(_seconds(0.5))
+    assert ros.operator.ask("estop") == ""
+    assert not activating.done()
+    ros.robot.silent = False
+    until(activating.done, "the answer to activate")
+    assert not activating.result().success
+    assert ros.operator.state() == "inactive"
+    assert ros.robot.told == []
 
 
 def test_an_emergency_stop_waits_neither_for_an_arming_nor_for_a_transition(stack: ExitStack, config: Path) -> None:
@@ -258,6 +277,35 @@ def test_an_error_ends_in_a_safe_stop(stack: ExitStack, config: Path, monkeypatc
     assert len(ros.robot.told) == count
     assert operator.ask("arm") == ""
     ros.moving()
+
+
+def test_a_transition_from_the_wrong_state_changes_nothing(stack: ExitStack, config: Path) -> None:
+    ros = Stack(stack, config)
+    operator = ros.up()
+    assert operator.ask("arm") == ""
+    ros.moving()
+    operator.changing(Transition.TRANSITION_CONFIGURE)  # before Kilted nobody answers
+    ros.moving()
+    assert operator.state() == "active"
+    assert operator.ask("disarm") == ""
+    ros.at_rest()
+
+
+def test_what_a_transition_raises_is_in_the_log(
+    stack: ExitStack, config: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    operator = Stack(stack, config).operator
+
+    def broken(self: Robot, *_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Robot, "findings", broken)
+        assert not operator.configure()
+    assert operator.state() == "unconfigured"
+    out, err = capfd.readouterr()
+    assert "RuntimeError: a fault of ours" in out + err
+    assert operator.configure()
 
 
 def test_parameters_are_described_ranged_and_checked(stack: ExitStack, config: Path) -> None:
