@@ -14,6 +14,7 @@ BUILT_IN = {
     "ros2": "kizzasi_edge.connectors.ros2:RosTopic",
     "serial": "kizzasi_edge.connectors.serial:SerialDevice",
     "waypoints": "kizzasi_edge.connectors.waypoints:Waypoints",
+    "zenoh": "kizzasi_edge.connectors.zenoh:ZenohTopic",
 }
 """Name → ``module:class``, imported when a config asks for it."""
 

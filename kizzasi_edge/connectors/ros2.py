@@ -9,7 +9,7 @@ from pathlib import Path
 from kizzasi_edge.connectors.topic_commands import TopicCommands, TopicCommandsOptions
 from kizzasi_edge.connectors.topic_source import TopicSource, TopicSourceOptions
 from kizzasi_edge.errors import ConnectorError
-from kizzasi_edge.ros2.dds_domain import ros_types
+from kizzasi_edge.ros2.node_section import ros_types
 from kizzasi_edge.ros2.qos import QosProfile
 from kizzasi_edge.ros2.transport import Access, MessageType, Transport
 

@@ -72,13 +72,14 @@ class TopicSource:
     @property
     def counters(self) -> Mapping[str, int]:
         """``received``, ``refused`` (could not be decoded), ``forms`` (how often names or lengths were new),
-        ``publishers`` (there now)."""
+        ``publishers`` (there now), and what else the transport counts."""
         known = {} if self._subscription is None else self._subscription.counters
         return {
-            "received": known.get("received", 0),
+            "received": 0,
+            "publishers": 0,
+            **{key: count for key, count in known.items() if key != "failed"},
             "refused": self._refused,
             "forms": self._decoder.parsed,
-            "publishers": known.get("publishers", 0),
         }
 
     def findings(self, rate_hz: float, joints: int) -> list[tuple[bool, str]]:

@@ -27,13 +27,11 @@ from kizzasi_edge.ros2.dds_qos import endpoint_qos
 from kizzasi_edge.ros2.dds_types import carrier
 from kizzasi_edge.ros2.names import dds_topic
 from kizzasi_edge.ros2.qos import QosProfile
+from kizzasi_edge.ros2.shared import Shared
 from kizzasi_edge.ros2.transport import MessageType, OnMessage
 
 TAKE = 64
 """Messages taken from one reader before the next one has its turn."""
-
-_shared: dict[Domain, tuple[Dds, int]] = {}
-_shared_lock = threading.Lock()
 
 
 class Dds:
@@ -228,19 +226,6 @@ def _matched(endpoint: DataReader[Any] | DataWriter[Any], others: str) -> int:
     return max(0, count)
 
 
-def shared(domain: Domain) -> Dds:
-    """The process's transport for this domain and node, opened by the first who asks; each calls :func:`release`."""
-    with _shared_lock:
-        transport, users = _shared.get(domain) or (Dds(domain), 0)
-        _shared[domain] = (transport, users + 1)
-        return transport
-
-
-def release(transport: Dds) -> None:
-    """One user fewer; the last one closes it."""
-    with _shared_lock:
-        _, users = _shared.pop(transport.domain)
-        if users > 1:
-            _shared[transport.domain] = (transport, users - 1)
-            return
-    transport.close()
+_transports: Shared[Domain, Dds] = Shared(Dds)
+shared, release = _transports.acquire, _transports.release
+"""The process's transport for a domain and node, and its end."""

@@ -5,35 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 from xml.sax.saxutils import quoteattr
 
-from pydantic import Field, StrictInt, StrictStr
+from pydantic import Field, StrictStr
 
 from kizzasi_edge.errors import ConfigError
-from kizzasi_edge.ros2.names import NAMESPACE, PART
-from kizzasi_edge.toml_file import Section
+from kizzasi_edge.ros2.node_section import NodeSection, types_of
 
 Discovery = Literal["subnet", "localhost", "off", "system_default"]
-Distro = Literal["foxy", "galactic", "humble", "iron", "jazzy", "kilted", "lyrical", "rolling"]
 MAX_PARTICIPANTS = 32
 """Processes of one host that find each other by unicast: rmw_cyclonedds_cpp's number."""
 
 
-class DomainSection(Section):
-    """Where a topic lives: ``domain`` (default ROS_DOMAIN_ID, else 0); ``discovery`` (default ROS_LOCALHOST_ONLY and
+class DomainSection(NodeSection):
+    """Where a topic lives: besides the node, ``discovery`` (default ROS_LOCALHOST_ONLY and
     ROS_AUTOMATIC_DISCOVERY_RANGE, else "subnet"); ``peers`` besides ROS_STATIC_PEERS; ``interface``: a network
-    interface's name; ``partition``: of DDS, for bridges that use them; ``node`` and ``namespace`` under which this
-    process appears; ``distro`` of the other nodes (default ROS_DISTRO), which decides how it introduces itself."""
+    interface's name; ``partition``: of DDS, for bridges that use them. ``distro`` decides how it introduces itself."""
 
-    domain: Annotated[StrictInt, Field(ge=0, le=232)] | None = None
     discovery: Discovery | None = None
     interface: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.:-]+$")] | None = None
     peers: list[Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]] = []
     partition: StrictStr = ""
-    node: Annotated[StrictStr, Field(pattern=rf"^{PART}$", max_length=255)] = "kizzasi_edge"
-    namespace: Annotated[StrictStr, Field(pattern=NAMESPACE.pattern, max_length=255)] = "/"
-    distro: Distro | None = None
 
     def settings(self, environ: Mapping[str, str] = os.environ) -> Domain:
         """With ROS's variables for what the config leaves open. Raises :class:`ConfigError` for a variable that ROS
@@ -42,14 +35,14 @@ class DomainSection(Section):
         static = [peer for peer in environ.get("ROS_STATIC_PEERS", "").split(";") if peer]
         peers = (*self.peers, *static) if ranged in ("subnet", "localhost") else ()
         return Domain(
-            _domain_id(environ) if self.domain is None else self.domain,
+            self.domain_id(environ),
             ranged,
             self.interface,
             peers,
             self.partition,
             self.node,
             self.namespace,
-            self.distro or _distro(environ),
+            self.distribution(environ),
         )
 
 
@@ -69,7 +62,7 @@ class Domain:
     @property
     def types(self) -> str:
         """The distribution whose message types are spoken here."""
-        return _types(self.distro)
+        return types_of(self.distro)
 
     @property
     def gid_bytes(self) -> int:
@@ -100,30 +93,6 @@ class Domain:
 
     def __str__(self) -> str:
         return f"domain {self.id}, discovery {self.discovery}, interface {self.interface or 'any'}"
-
-
-def ros_types(environ: Mapping[str, str] = os.environ) -> str:
-    """The distribution whose message types are spoken in this process's ROS. Raises :class:`ConfigError` for a
-    ROS_DISTRO that is not known."""
-    return _types(_distro(environ))
-
-
-def _types(distro: str) -> str:
-    return "lyrical" if distro == "rolling" else distro  # a rolling one has its predecessor's
-
-
-def _domain_id(environ: Mapping[str, str]) -> int:
-    text = environ.get("ROS_DOMAIN_ID") or "0"
-    if not (text.isdecimal() and int(text) <= 232):
-        raise ConfigError(f"domain: found ROS_DOMAIN_ID = {text!r}; expected 0 to 232")
-    return int(text)
-
-
-def _distro(environ: Mapping[str, str]) -> str:
-    text = environ.get("ROS_DISTRO") or "jazzy"
-    if text not in get_args(Distro):
-        raise ConfigError(f"distro: found ROS_DISTRO = {text!r}; expected one of {list(get_args(Distro))}")
-    return text
 
 
 def _discovery(environ: Mapping[str, str]) -> Discovery:

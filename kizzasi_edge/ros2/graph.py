@@ -1,11 +1,9 @@
-"""What is on a ROS 2 graph, seen from DDS's own discovery, and why two endpoints of it do not find each other."""
+"""A ROS 2 graph as DDS's own discovery shows it, and why two endpoints of it do not find each other."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from cyclonedds.builtin import (
@@ -21,50 +19,15 @@ from kizzasi_edge.ros2.dds import Dds, release, shared
 from kizzasi_edge.ros2.dds_discovery import Introductions
 from kizzasi_edge.ros2.dds_domain import Domain
 from kizzasi_edge.ros2.dds_qos import profile_of
-from kizzasi_edge.ros2.names import decode_hash, full_name, ros_topic, ros_type
+from kizzasi_edge.ros2.matching import LOOK_S, Endpoint, Findings, Graph, judge, look_until, other_version
+from kizzasi_edge.ros2.names import decode_hash, ros_topic, ros_type
 from kizzasi_edge.ros2.qos import QosProfile, mismatches
 from kizzasi_edge.ros2.transport import MessageType
 
-LOOK_S = 2.0
-"""How long :func:`look` waits for the other end before it says that there is none."""
 TAKE = 500
-SHOWN = 12
-"""Names listed in one line: a robot's graph has hundreds."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A publisher (``writes``) or subscription of another process. ``hash``: "" if it does not say; ``node``: "" until
-    it has introduced itself; ``partition``: "" the usual one."""
-
-    topic: str
-    type: str
-    hash: str
-    qos: QosProfile
-    writes: bool
-    node: str
-    partition: str
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The other processes of a domain: how many participants, their nodes' full names, their ROS endpoints."""
-
-    domain: Domain
-    participants: int
-    nodes: tuple[str, ...]
-    endpoints: tuple[Endpoint, ...]
-
-    def on(self, topic: str, *, writes: bool) -> list[Endpoint]:
-        """The publishers, or the subscriptions, of a topic."""
-        return [end for end in self.endpoints if end.topic == topic and end.writes == writes]
-
-    def __str__(self) -> str:
-        topics = sorted({f"{end.topic} ({end.type})" for end in self.endpoints})
-        return (
-            f"{self.domain}: {self.participants} other participant(s), nodes {_listed(self.nodes)}, "
-            f"topics {_listed(topics)}"
-        )
+EXPECTED = (
+    "the robot's ROS_DOMAIN_ID, an interface they share, multicast let through or peers, and the same localhost-only"
+)
 
 
 class GraphReader:
@@ -125,7 +88,7 @@ def _endpoint(sample: Any, topic: str, writes: bool, node: str) -> Endpoint:
     )
 
 
-def look(domain: Domain, topic: str, kind: MessageType, qos: QosProfile, *, writes: bool) -> list[tuple[bool, str]]:
+def look(domain: Domain, topic: str, kind: MessageType, qos: QosProfile, *, writes: bool) -> Findings:
     """Join the domain for a moment: (is an error, text) of why our end of ``topic`` matches nobody there, and what is
     there instead; [] if all is well."""
     try:
@@ -133,62 +96,20 @@ def look(domain: Domain, topic: str, kind: MessageType, qos: QosProfile, *, writ
     except ConnectorError as exc:
         return [(True, str(exc))]
     try:
-        problems: list[tuple[bool, str]] = []
-
-        def well(graph: Graph) -> bool:
-            problems[:] = explain(graph, topic, kind, qos, writes=writes)
-            return not problems
-
-        graph = GraphReader(transport).wait(well, LOOK_S)
+        reader = GraphReader(transport)
+        return look_until(reader.read, lambda graph: explain(graph, topic, kind, qos, writes=writes), LOOK_S)
     finally:
         release(transport)
-    return [*problems, (False, f"seen in {graph}")] if problems else []
 
 
-def explain(graph: Graph, topic: str, kind: MessageType, qos: QosProfile, *, writes: bool) -> list[tuple[bool, str]]:
-    """Who is at the other end of our publication (``writes``) or subscription: (is an error, text). Nobody yet is no
-    error: they may come later. If none of those who are there will ever match, that is one."""
-    topic = full_name(topic, graph.domain.namespace)
-    others = graph.on(topic, writes=not writes)
-    if not others:
-        return [(False, _nobody(graph, topic, kind, writes))]
-    reasons = [(end, _reasons(end, graph.domain, kind, qos, writes)) for end in others]
-    nobody = all(why for _, why in reasons)
-    return [(nobody, f"{topic}: {_who(end)} does not match: {one}") for end, why in reasons for one in why]
+def explain(graph: Graph, topic: str, kind: MessageType, qos: QosProfile, *, writes: bool) -> Findings:
+    """:func:`~kizzasi_edge.ros2.matching.judge` by the rules of DDS."""
 
+    def apart(end: Endpoint) -> list[str]:
+        reasons = other_version(end, kind)
+        if end.partition != domain.partition:
+            reasons.append(f"partition: found {end.partition!r}; expected {domain.partition!r}")
+        return reasons + (mismatches(qos, end.qos) if writes else mismatches(end.qos, qos))
 
-def _reasons(end: Endpoint, domain: Domain, kind: MessageType, qos: QosProfile, writes: bool) -> list[str]:
-    """Why this endpoint and ours are kept apart; [] if they are not."""
-    if end.type != kind.name:
-        return [f"type: found {end.type}; expected {kind.name}"]
-    reasons = []
-    if end.hash and kind.hash and end.hash != kind.hash:
-        reasons.append(f"type hash: found {end.hash}, another version of {kind.name}; expected {kind.hash}")
-    if end.partition != domain.partition:
-        reasons.append(f"partition: found {end.partition!r}; expected {domain.partition!r}")
-    return reasons + (mismatches(qos, end.qos) if writes else mismatches(end.qos, qos))
-
-
-def _who(end: Endpoint) -> str:
-    return f"the {'publisher' if end.writes else 'subscription'} of {end.node or 'a process without a ROS node'}"
-
-
-def _nobody(graph: Graph, topic: str, kind: MessageType, writes: bool) -> str:
-    verb = "subscribes to" if writes else "publishes"
-    if not graph.participants:
-        return (
-            f"{topic}: nobody {verb} it: no other process is seen at all in {graph.domain}; expected the robot's "
-            "ROS_DOMAIN_ID, an interface they share, multicast let through or peers, and the same localhost-only"
-        )
-    hints = []
-    across = sorted({end.topic for end in graph.endpoints if end.type == kind.name and end.writes != writes})
-    if across:
-        hints.append(f"{kind.name} is {'subscribed' if writes else 'published'} on {_listed(across)}")
-    elif near := get_close_matches(topic, {end.topic for end in graph.endpoints if end.writes != writes}):
-        hints.append(f"there is {_listed(near)}")
-    return "; ".join([f"{topic}: nobody {verb} it in {graph.domain}", *hints])
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    more = f" … and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (", ".join(names[:SHOWN]) or "none") + more
+    domain: Any = graph.domain
+    return judge(graph, topic, kind, apart, writes=writes, expected=EXPECTED)

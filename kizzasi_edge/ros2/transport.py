@@ -32,8 +32,8 @@ class Subscription(Protocol):
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """``received``, ``failed`` (the callback raised), ``publishers`` (matched now). What never came is not known:
-        ROS 2 messages bear no number that counts them."""
+        """``received``, ``failed`` (the callback raised), ``publishers`` (matched now). What never came, only
+        a transport whose messages bear numbers knows: it counts ``lost`` too."""
 
 
 class Publication(Protocol):
