@@ -2,7 +2,8 @@
 
 Both run in the same two processes, block by block in turn, so that they share every disturbance of the machine. "bare"
 is the least that the `cyclonedds` package needs to move ready CDR bytes: a read condition, a wait set, `take`. A second
-figure is of bare Cyclone with a listener, whose callback runs on Cyclone's own thread.
+figure is of bare Cyclone with a listener, whose callback runs on Cyclone's own thread. Then the CPU time of a whole
+guarded loop beside that of a bare script (dds_load.py).
 
     python benchmarks/bench_dds.py [--seconds 20] [--json PATH]
 
@@ -20,6 +21,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+import dds_load
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
@@ -168,10 +170,14 @@ def main() -> None:
     parser.add_argument("--json")
     options = parser.parse_args()
     result = measure(options.seconds, options.domain)
+    load = result["load"] = dds_load.measure(options.seconds, options.domain)
     for way in WAYS:
         print(f"{way:14s} " + "  ".join(f"{key} {value}" for key, value in result[way].items()))
     within = "within" if result["ratio_p50"] <= BOUND else "OVER"
     print(f"ours / bare at p50: {result['ratio_p50']} ({within} {BOUND})")
+    for way in dds_load.WAYS:
+        print(f"loop, {way:8s} " + "  ".join(f"{key} {value}" for key, value in load[way].items()))
+    print(f"CPU time of a command, ours / bare: {load['ratio']}")
     if options.json:
         with open(options.json, "w") as file:
             json.dump(result, file, indent=1)

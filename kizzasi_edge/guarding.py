@@ -68,9 +68,9 @@ class Guarding:
         if self.actuator is None:
             return
         position = self._measured.position(observation.values)
-        if not self.session and position is not None and np.isfinite(position).all():
+        if position is not None and np.isfinite(position).all():
             self.actuator.place(position)  # also while the guard is latched: there the next session begins
-            if self.guard.state < State.REARM:
+            if not self.session and self.guard.state < State.REARM:
                 self.guard.reset(position)
                 self._seeded = True
         self._rebase()

@@ -75,6 +75,15 @@ class Loop:
         self.stats.state = self.guard.state
         self.in_flight = 0
 
+    def attend(self) -> None:
+        """A period without the model, while the device brakes: it is told where the joints are."""
+        self.pace.wait()
+        observation = self.align.read(time.monotonic_ns(), self.stats.ticks)
+        if observation is not None:
+            self.guarding.stand(observation)
+        if self.actuator is not None:
+            self.actuator.idle()
+
     def _answer(self, periods: int, start_ns: int) -> None:
         stats = self.stats
         if self.guarding.begin(skipped=periods - 1) or self.reset_asked:

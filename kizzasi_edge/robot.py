@@ -206,8 +206,7 @@ class Robot:
         threading.Thread(target=disarm, name="disarm", daemon=True).start()
         deadline = time.monotonic() + 5.0
         while actuator.state == "ARMED" and time.monotonic() < deadline:
-            loop.pace.wait()
-            actuator.idle()
+            loop.attend()
 
     def status(self) -> Mapping[str, Any]:
         """For operators; see :meth:`~kizzasi_edge.operator.Operator.status`. Before a run it only says STARTING."""

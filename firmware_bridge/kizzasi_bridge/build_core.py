@@ -53,6 +53,7 @@ typedef struct { ...; } kz_host_decoder;
 typedef struct {
     int32_t sensors[...]; int32_t out[...]; int32_t applied[...];
     uint16_t enabled; uint8_t inputs, boundary, ideal; uint32_t dropped;
+    uint8_t fault; uint16_t applied_seq, clamped, ignored, misses, stale;
     ...;
 } kz_host_node;
 """

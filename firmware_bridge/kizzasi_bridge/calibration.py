@@ -46,6 +46,12 @@ class Calibration:
         with FAILSAFE rather than with a motion.
         """
         with np.errstate(invalid="ignore"):
-            raw = np.rint(np.asarray(si, dtype=np.float64) / self._scale + self._zero)
-        safe = np.where(np.isfinite(raw), np.clip(raw, -_RAW_MAX, _RAW_MAX), INVALID)
-        return safe.astype(np.int32)
+            raw = np.asarray(si, dtype=np.float64) / self._scale
+        raw += self._zero
+        np.rint(raw, out=raw)
+        finite = np.isfinite(raw)
+        np.minimum(raw, _RAW_MAX, out=raw)
+        np.maximum(raw, -_RAW_MAX, out=raw)
+        if not finite.all():
+            raw[~finite] = INVALID
+        return raw.astype(np.int32)

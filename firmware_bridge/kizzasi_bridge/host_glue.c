@@ -52,13 +52,22 @@ int kz_host_node_init(kz_host_node *h, int n_channels, int n_sensors, const uint
 
 void kz_host_node_rx(kz_host_node *h, const uint8_t *data, int n) { kz_node_rx(&h->node, data, (uint16_t)n); }
 
-void kz_host_node_tick(kz_host_node *h, uint32_t now_us) { kz_node_tick(&h->node, now_us); }
+void kz_host_node_tick(kz_host_node *h, uint32_t now_us) {
+  const kz_node *n = &h->node;
+  kz_node_tick(&h->node, now_us);
+  h->fault = n->fault;
+  h->applied_seq = n->applied_seq;
+  h->clamped = n->clamped;
+  h->ignored = n->ignored;
+  h->misses = n->misses;
+  h->stale = n->stale;
+}
 
 int kz_host_node_state(const kz_host_node *h) { return h->node.state; }
 
 int kz_host_node_take(kz_host_node *h, uint8_t *out, int room) {
   const uint32_t n = h->tx_n < (uint32_t)room ? h->tx_n : (uint32_t)room;
-  memcpy(out, h->tx, n);
+  if (n) memcpy(out, h->tx, n);
   h->tx_n = 0;
   return (int)n;
 }

@@ -16,6 +16,8 @@ typedef struct {
   uint8_t boundary;
   uint8_t ideal; /* sensors follow out wherever the channel is driven */
   uint32_t dropped;
+  uint8_t fault; /* this and what follows: as the last tick left it */
+  uint16_t applied_seq, clamped, ignored, misses, stale;
   kz_node node;
   kz_board board;
   uint32_t tx_n;

@@ -68,6 +68,27 @@ class VirtualNode:
         return NodeState(lib.kz_host_node_state(self._h))
 
     @property
+    def fault(self) -> int:
+        """A Fault, as of the last tick; so are the next three."""
+        return int(self._h.fault)
+
+    @property
+    def applied_seq(self) -> int:
+        """Frame seq of the newest COMMAND that was applied."""
+        return int(self._h.applied_seq)
+
+    @property
+    def clamped(self) -> int:
+        """Bit per channel: whether the guard had to change what COMMAND asked."""
+        return int(self._h.clamped)
+
+    @property
+    def counters(self) -> tuple[int, int, int]:
+        """STATE's misses, ignored, stale: u16, wrapping."""
+        h = self._h
+        return h.misses, h.ignored, h.stale
+
+    @property
     def enabled(self) -> int:
         """Bit per channel: whether it is driven."""
         return int(self._h.enabled)
@@ -120,12 +141,21 @@ class VirtualNode:
         self._next_us = t_us
         return self.tick()
 
+    def run_at(self, t_us: int) -> None:
+        """As :meth:`tick_at`, for who does not listen: what the node sent is dropped unread, and ``state`` stays."""
+        self.t_us = t_us
+        lib.kz_host_node_tick(self._h, t_us)
+        lib.kz_host_node_take(self._h, ffi.NULL, 0)
+        self._next_us = (t_us + self.tick_us) & _U32
+
     def stall(self, us: int) -> None:
         """Let ``us`` pass without a tick."""
         self._next_us = (self._next_us + us) & _U32
 
     def _take(self) -> list[Frame]:
         n = lib.kz_host_node_take(self._h, ffi.from_buffer(self._buffer), _ROOM)
+        if not n:
+            return []
         frames = self._decoder.feed(bytes(self._buffer[:n]))
         for frame in frames:
             if frame.type == MsgType.STATE:

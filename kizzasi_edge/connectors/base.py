@@ -55,7 +55,7 @@ class Actuator(Protocol):
         """Block until the device begins a new period; how many began since the last call (0 = timed out)."""
 
     def place(self, position: npt.NDArray[np.float32]) -> None:
-        """Where the joints are measured ``(n,)`` [rad], finite, before a session; for those that do not measure."""
+        """Where the joints are measured ``(n,)`` [rad], finite, each period; for those that do not measure."""
 
     def motion(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,9 @@ from pydantic import Field, StrictInt, StrictStr
 
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.frames import Command
-from kizzasi_edge.ros2.commands import command_encoder
+from kizzasi_edge.joints import SUFFIX
+from kizzasi_edge.ros2.codec import Encoder
+from kizzasi_edge.ros2.commands import command_encoder, interfaces
 from kizzasi_edge.ros2.host_node import HostNode
 from kizzasi_edge.ros2.messages import Messages
 from kizzasi_edge.ros2.qos import QosSection
@@ -29,33 +31,30 @@ TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 
 class TopicCommandsOptions(TopicOptions):
     """A topic, and ``joints``: the guard's joints in the order of the controller's own list (of
-    forward_command_controller that order is all there is); ``reach_s``: a JointTrajectory's time_from_start;
-    ``ttl_ms`` and ``arm_ttl_ms`` as of a serial device."""
+    forward_command_controller that order is all there is); ``command_interface``: what the controller takes, refused
+    where the guard commands anything else; ``reach_s``: a JointTrajectory's time_from_start; ``ttl_ms``,
+    ``arm_ttl_ms`` and ``damping`` as of a serial device."""
 
     joints: Annotated[list[StrictStr], Field(min_length=1)]
+    command_interface: Literal["position", "velocity", "effort"] | None = None
     reach_s: Annotated[Number, Field(ge=0, le=60)] = 0.0
     qos: QosSection = QosSection(depth=1)
     ttl_ms: Annotated[StrictInt, Field(ge=1, le=60_000)] = 100
     arm_ttl_ms: Annotated[StrictInt, Field(ge=1, le=60_000)] = 1000
+    damping: Mapping[StrictStr, Annotated[Number, Field(ge=0)]] = {}
 
 
 class TopicCommands:
     """An :class:`~kizzasi_edge.connectors.base.Actuator` of one topic: nothing is published before a session's first
-    command, nor after its brake has come to rest."""
-
-    commands: tuple[str, ...] = ("position",)
+    command, nor after its brake has come to rest. ``commands``: what the options leave; the guard's is what is sent."""
 
     def __init__(self, options: TopicCommandsOptions, base: Path, access: Access) -> None:
         self.options, self.access = options, access
         self.kind = Messages([base / path for path in options.definitions], access.types).type(options.type)
-        channels = topic_channels(options.channels, options.topic)
-        self._encoder = command_encoder(
-            self.kind,
-            options.topic,
-            [options.rename.get(joint, joint) for joint in options.joints] if not channels else options.joints,
-            channels=channels,
-            reach_s=options.reach_s,
-        )
+        self._channels = topic_channels(options.channels, options.topic)
+        taken = interfaces(self.kind, options.topic, self._channels, options.command_interface)
+        self.commands = tuple(command for command, suffix in SUFFIX.items() if suffix[1:] in taken)
+        self._encoder = self._encoder_of(self.commands[0])  # refused now rather than in prepare()
         self._transport: Transport | None = None
         self._publication: Publication | None = None
         self._node: HostNode | None = None
@@ -82,9 +81,21 @@ class TopicCommands:
                 f"{self.options.topic}: joints: found {self.options.joints}; the guard {guard.where} guards "
                 f"{list(guard.joints)}"
             )
+        if guard.command not in self.commands:
+            raise ConfigError(
+                f"{self.options.topic}: takes {' or '.join(self.commands)}; the guard {guard.where} commands "
+                f"{guard.command} ([guard] command)"
+            )
+        self._encoder = self._encoder_of(guard.command)
         self._order = np.array([guard.joints.index(joint) for joint in self.options.joints])
         self._node = HostNode(
-            guard, rate_hz, self._send, ttl_s=self.options.ttl_ms * 1e-3, arm_ttl_s=self.options.arm_ttl_ms * 1e-3
+            guard,
+            rate_hz,
+            self._send,
+            ttl_s=self.options.ttl_ms * 1e-3,
+            arm_ttl_s=self.options.arm_ttl_ms * 1e-3,
+            damping=self.options.damping,
+            where=self.options.topic,
         )
 
     def findings(self, rate_hz: float, joints: int) -> list[tuple[bool, str]]:
@@ -140,6 +151,20 @@ class TopicCommands:
         if self._node is None:
             raise ConfigError(f"{self.options.topic}: no guard was prepared for this output")
         return self._node
+
+    def _encoder_of(self, command: str) -> Encoder:
+        options = self.options
+        names = [options.rename.get(joint, joint) for joint in options.joints]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"{options.topic}: rename: joints {options.joints} would share names: {names}")
+        return command_encoder(
+            self.kind,
+            options.topic,
+            names,
+            interface=SUFFIX[command][1:],
+            channels=self._channels,
+            reach_s=options.reach_s,
+        )
 
     def _send(self, values: npt.NDArray[np.float32]) -> None:
         # A trajectory with stamp 0 begins when it arrives; with any other it begins then, on the robot's own clock.

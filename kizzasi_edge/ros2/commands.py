@@ -13,6 +13,36 @@ from kizzasi_edge.ros2.transport import MessageType
 
 Form = tuple[dict[str, Any], list[Way]]
 
+_MEANT = {
+    "position": "position",
+    "positions": "position",
+    "velocity": "velocity",
+    "velocities": "velocity",
+    "effort": "effort",
+}
+_MEANT_BY = {"geometry_msgs/msg/Twist": "velocity", "geometry_msgs/msg/TwistStamped": "velocity"}
+"""What a number is, by the name that it goes by in a message, or by the message's type."""
+
+
+def interfaces(
+    kind: MessageType, topic: str, channels: Mapping[str, Channel], taken: str | None = None
+) -> tuple[str, ...]:
+    """Of "position", "velocity" and "effort", what messages of this type with these ``channels`` can command, as far as
+    they say; ``taken``: what the robot's side is said to take.
+
+    Raises :class:`ConfigError` where that contradicts the message, or the message itself.
+    """
+    told = {_MEANT[part] for channel in channels.values() for part in channel.path[-1] if part in _MEANT}
+    if kind.name in _MEANT_BY:
+        told = {_MEANT_BY[kind.name]}
+    if len(told) > 1:
+        raise ConfigError(f"channels of {topic}: found {' and '.join(sorted(told))}; expected commands of one kind")
+    if taken is None:
+        return tuple(told) or INTERFACES
+    if told and taken not in told:
+        raise ConfigError(f"command_interface of {topic}: found {taken!r}; {kind.name} takes {', '.join(told)} there")
+    return (taken,)
+
 
 def command_encoder(
     kind: MessageType,

@@ -20,6 +20,7 @@ I32 = npt.NDArray[np.int32]
 FINE = 2.0**-24
 """SI units of one count of a joint's position where commands are torques: below any sensor's noise."""
 _I32_MAX, _WRAP = 2.0**31 - 1, 2.0**32
+_SMALL = 2.0**60  # a sum of squares below it has no summand that an i32 does not hold
 
 
 class HostMap:
@@ -60,14 +61,19 @@ class HostMap:
             session.ttl_ms,
             session.arm_ttl_ms,
         )
+        self._is_velocity = command == "velocity"
         self._commands = Calibration([Channel("", scale=quantum) for quantum in quanta])
         self._quanta = np.array(quanta)
-        self._per_s = rate_hz if command == "velocity" else 1.0  # a velocity's position is rounded as the guard does it
-        self._counts = np.array(quanta if command == "velocity" else scales)
+        self._per_s = rate_hz if self._is_velocity else 1.0  # a velocity's position is rounded as the guard rounds it
+        self._counts = np.array(quanta if self._is_velocity else scales)
         self._turns = np.array([command == "torque" or is_endless(cell) for cell in guard.node])
 
     def to_raw(self, values: npt.NDArray[np.float32]) -> I32:
         """What the guard sent ``(n,)``; what is not finite becomes INVALID, which ends a session."""
+        raw: npt.NDArray[np.float64] = values / self._quanta
+        np.rint(raw, out=raw)
+        if raw.dot(raw) < _SMALL:  # as all that a guard sends; in a third of the time
+            return raw.astype(np.int32)
         return self._commands.to_raw(values)
 
     def to_si(self, applied: I32) -> npt.NDArray[np.float32]:
@@ -80,5 +86,12 @@ class HostMap:
         wrap."""
         exact = position.astype(np.float64) * self._per_s / self._counts
         counts = np.trunc(exact + np.copysign(0.5, exact))
-        wrapped = np.where(self._turns, np.fmod(counts, _WRAP), np.clip(counts, -_I32_MAX, _I32_MAX))
-        return wrapped.astype(np.int64).astype(np.int32)
+        ends = np.clip(counts, -_I32_MAX, _I32_MAX)
+        whole: npt.NDArray[np.int64] = np.where(self._turns, np.fmod(counts, _WRAP), ends).astype(np.int64)
+        return whole.astype(np.int32)
+
+    def reckon(self, sensors: I32, applied: I32, skipped: int) -> None:
+        """Move ``sensors`` to where velocities have led in periods that nobody was there for; torques lead nowhere that
+        is known, and positions are where they were told to be."""
+        if self._is_velocity:
+            sensors[:] = np.clip(sensors + applied * np.int64(skipped), -_I32_MAX, _I32_MAX)

@@ -51,6 +51,8 @@ class TopicOptions(TopicChannels):
             raise ValueError(
                 f"rename: found {dict(self.rename)}; expected another joint of the robot's for each of ours"
             )
+        if self.rename and self.channels:
+            raise ValueError("rename: found beside channels, which name the robot's joints themselves; expected one")
         return self
 
 

@@ -300,13 +300,17 @@ def bundle(tmp_path: Any, build: Any, arm_core: bytes) -> Bundle:
     return write_bundle(tmp_path / "m.onnx", arm_core, build.manifest_for(arm_core, INPUTS, build.outputs))
 
 
-def test_a_device_is_told_where_the_joints_are_before_each_session_also_when_the_guard_is_latched() -> None:
+def test_a_device_is_told_where_the_joints_are_each_period_also_when_the_guard_is_latched() -> None:
     rig = Rig(Ramp())
     rig.run(5)
     assert len(rig.node.placed) == 5
     rig.node.arm()
     rig.run(5)
-    assert len(rig.node.placed) == 5, "in a session it applies what it is sent"
+    assert len(rig.node.placed) == 10
+    ticks = rig.loop.stats.ticks
+    rig.loop.attend()  # as at the end of a run
+    assert len(rig.node.placed) == 11
+    assert rig.loop.stats.ticks == ticks
     rig.node.estop()
     rig.run(20)
     assert rig.guard.state is State.ESTOP

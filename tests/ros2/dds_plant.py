@@ -70,9 +70,9 @@ class Robot:
         self._log.flush()
 
 
-def live(robot: Robot, participant: DomainParticipant) -> None:
+def live(robot: Any, participant: DomainParticipant, controller: str) -> None:
     states: DataWriter[Any] = DataWriter(participant, Topic(participant, "rt/joint_states", JointState), qos=qos(True))
-    topic = Topic(participant, "rt/forward_position_controller/commands", Float64MultiArray)
+    topic = Topic(participant, f"rt/{controller}/commands", Float64MultiArray)
     commands: DataReader[Any] = DataReader(participant, topic, qos=qos(True))
     waitset = WaitSet(participant)
     waitset.attach(ReadCondition(commands, SampleState.Any | ViewState.Any | InstanceState.Any))
@@ -95,7 +95,8 @@ def live(robot: Robot, participant: DomainParticipant) -> None:
 def main() -> None:
     domain_id, log, start = sys.argv[1:]
     domain = Domain(int(domain_id), LOOPBACK.format(more=""))
-    live(Robot([float(value) for value in start.split(",")], Path(log)), DomainParticipant(int(domain_id)))
+    robot = Robot([float(value) for value in start.split(",")], Path(log))
+    live(robot, DomainParticipant(int(domain_id)), "forward_position_controller")
     del domain
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,15 @@ class Peer:
 
     def done(self) -> None:
         assert self.out.readline() == "done\n"
+
+    def arrays(self, count: int) -> list[list[float]]:
+        """What a reader has received; if it does not come, the reader ends, and so does the test."""
+        late = threading.Timer(PATIENCE_S, self.process.kill)
+        late.start()
+        try:
+            return [json.loads(self.out.readline()) for _ in range(count)]
+        finally:
+            late.cancel()
 
     def kill(self) -> None:
         self.process.kill()

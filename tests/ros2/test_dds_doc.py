@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import get_args
-
-import pytest
+from typing import Any, get_args
 
 from kizzasi_edge.config import RobotFile
 from kizzasi_edge.connectors.dds import DdsTopic
+from kizzasi_edge.connectors.topic_commands import TopicCommandsOptions
 from kizzasi_edge.errors import ConfigError
-from kizzasi_edge.ros2.commands import _FORMS
+from kizzasi_edge.joints import SUFFIX
 from kizzasi_edge.ros2.dds_domain import Discovery, DomainSection
 from kizzasi_edge.ros2.qos import PRESETS, QosSection
 from kizzasi_edge.toml_file import validate
@@ -44,17 +43,39 @@ def test_the_keys() -> None:
     assert set(get_args(Discovery)) <= set(ranges)
 
 
+TOML = [tomllib.loads(text) for text in re.findall(r"^```(?:toml)?\n(.*?)^```$", PAGE, re.S | re.M)]
+
+
+def connectors(kind: str, options: type, make: type, base: Path) -> list[Any]:
+    """Those of the page's sections, built."""
+    sections = [
+        {key: value for key, value in section.items() if key not in ("connector", "stale_ms")}
+        for text in TOML
+        for section in text.get(kind, [])
+    ]
+    return [make(validate(section, options, "page", ConfigError), base) for section in sections]
+
+
 def test_the_config(tmp_path: Path) -> None:
-    (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.S | re.M)
-    file = validate(tomllib.loads(text), RobotFile, "page", ConfigError)
-    source = DdsTopic(validate(file.input[0].options, DdsTopic.Options, "page", ConfigError), tmp_path)
-    output = DdsTopic.Output(validate(file.output[0].options, DdsTopic.Output.Options, "page", ConfigError), tmp_path)
+    validate(TOML[0], RobotFile, "page", ConfigError)
+    source, renamed = connectors("input", DdsTopic.Options, DdsTopic, tmp_path)
+    output, base = connectors("output", DdsTopic.Output.Options, DdsTopic.Output, tmp_path)
     assert source.options.qos.profile == PRESETS["sensor_data"]
     assert output.options.qos.profile.depth == 1
+    assert output.commands == ("position", "velocity", "torque")
+    assert base.commands == ("velocity",)
+    assert renamed.options.rename
     assert DdsTopic.Options(topic="t", type="a/msg/B").qos.profile == PRESETS["default"]
     assert f"`wait_s`\n({DdsTopic.Options(topic='t', type='a/msg/B').wait_s:g})" in PAGE
 
 
-@pytest.mark.parametrize("name", [name for name in _FORMS if not name.startswith(("control", "std_msgs/msg/Float32"))])
-def test_the_command_messages(name: str) -> None:
-    assert f"`{name}`" in PAGE.partition("## An output")[2]
+def test_the_keys_of_commands() -> None:
+    section = PAGE.partition("### Positions, velocities, efforts")[2].partition("\n## ")[0]
+    keys = TopicCommandsOptions.model_fields
+    for key in ("command_interface", "damping", "reach_s"):
+        assert key in keys
+        assert f"`{key}`" in section
+    assert set(get_args(get_args(keys["command_interface"].annotation)[0])) <= set(codes(section))
+    assert set(SUFFIX) <= set(codes(section))
+    assert "`rename`" in PAGE.partition("## Other names")[2]
+    assert "rename" in keys

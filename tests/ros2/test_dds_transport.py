@@ -71,11 +71,7 @@ def test_a_publisher_that_dies_is_missed() -> None:
         peer.send(**TWO, count=100_000, rate_hz=200)
         until(lambda: len(got) > 20)
         peer.kill()  # no farewell: only its lease, 10 s, tells DDS; ours is the age of what came last
-        time.sleep(0.2)
-        seen = len(got)
-        time.sleep(0.2)
-        assert len(got) == seen
-        assert time.monotonic_ns() - got[-1][1] > 200_000_000
+        until(lambda: time.monotonic_ns() - got[-1][1] > 300_000_000)
         transport.close()
 
 
