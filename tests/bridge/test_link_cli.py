@@ -10,10 +10,12 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from linked import PATIENT_MS, clear_at_rest
 from typer.testing import CliRunner
 
 from kizzasi_bridge import ConnectorError, LinkError
@@ -27,7 +29,9 @@ from kizzasi_edge.control import ControlServer
 
 BASE = Schema.positions(("shoulder", "elbow"), scale=2.0**-21)
 SCHEMA = Schema(BASE.board, BASE.tick_us, BASE.channels, (*BASE.sensors, Sensor("supply", "V", 0, 1e-3)))
-LIMITS = Limits((ChannelLimits(-1_000_000, 1_000_000, 4000, 100),) * 2, 2000, 3, 200, 5000)
+LIMITS = Limits((ChannelLimits(-1_000_000, 1_000_000, 4000, 100),) * 2, 2000, 3, PATIENT_MS, PATIENT_MS)
+SLOWER = (1.0, 5.0, 20.0)
+"""Times as much a busy machine is given, one after the other, to show what it must."""
 
 
 @pytest.fixture
@@ -59,7 +63,8 @@ def test_send_takes_a_board_through_its_states(board: PosixBoard):
     assert "board is in ESTOP, fault ESTOP_HOST" in run("send", "estop", board.port)
     with pytest.raises(LinkError, match="refuses ARM: WRONG_STATE"):
         run("send", "arm", board.port)
-    time.sleep(0.5)  # the board wants to see the cut channels at rest for a while
+    with Link(board.port) as link:
+        link.wait_state(100, 20.0)  # it wants to see the cut channels at rest for a while, by its own clock
     assert "board is in READY" in run("send", "clear", board.port)
 
 
@@ -82,7 +87,10 @@ def test_send_speaks_json_to_scripts(board: PosixBoard):
 
 
 def test_monitor_draws_channels_in_si(board: PosixBoard):
-    shown = run("monitor", board.port, "--seconds", "0.8", columns=140)
+    for slower in SLOWER:
+        shown = run("monitor", board.port, "--seconds", 0.8 * slower, columns=140)
+        if "answers in" in shown:
+            break
     for text in ("READY", "holds; moves once a host arms it", "Hz of 500", "answers in", "shoulder/position", "rad"):
         assert text in shown
     for text in ("supply", "recent", "nothing to report"):
@@ -100,35 +108,48 @@ def test_monitor_fits_the_terminal(board: PosixBoard, columns: int):
 
 def test_monitor_tells_what_led_to_a_fault_and_writes_it_down(board: PosixBoard, tmp_path: Path):
     """A host that is gone: nobody reads the port any more, so that the monitor opens it before the TTL is over."""
-    with Link(board.port) as link:
-        link.upload_limits(Limits(LIMITS.channels, 2000, 255, 1000, 5000))  # misses are coasted through until then
-        link.arm()
-        for _ in range(10):
-            state = link.wait_state(link.latest.count if link.latest else 0, 5.0)
-            link.command(np.full(2, 900_000, dtype=np.int32), state.t_us, 1000)
-        assert state.state == NodeState.ARMED
     table = tmp_path / "fault.csv"
-    shown = run("monitor", board.port, "--seconds", "2.5", "--csv", table, columns=160)
+    for slower, target in zip(SLOWER, (900_000, -900_000, 900_000), strict=True):
+        ttl_ms = int(1000 * slower)
+        with Link(board.port) as link:
+            if link.hello.state == NodeState.FAILSAFE:
+                clear_at_rest(link)
+            link.upload_limits(
+                Limits(LIMITS.channels, 2000, 255, ttl_ms, 5000)
+            )  # misses are coasted through until then
+            link.arm()
+            latest = 0
+            for _ in range(10):
+                state = link.wait_state(latest, 5.0)
+                latest = state.count
+                link.command(np.full(2, target, dtype=np.int32), state.t_us, ttl_ms)
+            assert state.state == NodeState.ARMED
+        shown = run("monitor", board.port, "--seconds", 2.5 * slower, "--csv", table, columns=160)
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
+        faults = [row["fault"] for row in rows]
+        if "TTL" in faults[11:-50]:
+            break
     for text in ("fault TTL", "no fresh COMMAND in time", "last fault", "TTL in ARMED", "▁", "█"):
         assert text in shown
-    with table.open() as file:
-        rows = list(csv.DictReader(file))
-    faults = [row["fault"] for row in rows]
     began = faults.index("TTL")
     assert began > 10
     assert set(faults[:began]) == {"NONE"}
     assert set(faults[began:]) == {"TTL"}
     assert {row["state"] for row in rows} == {"ARMED", "FAILSAFE"}
     applied = [float(row["applied elbow/position [rad]"]) for row in rows]
-    assert applied == sorted(applied), "it coasted, braked and held"
-    assert applied[-1] > applied[0]
-    stamps = [int(row["t_us"]) for row in rows]
-    assert 300_000 <= stamps[-1] - stamps[began] <= 1_200_000, "a second, by the host's clock"
+    assert applied == sorted(applied, reverse=target < 0), "it coasted, braked and held"
+    assert applied[-1] != applied[0]
+    when = [datetime.fromisoformat(row["time"]).timestamp() for row in rows]
+    assert 0.1 <= when[-1] - when[began] <= 1.001, "a second"
 
 
 def test_monitor_writes_the_newest_states_where_there_is_no_fault(board: PosixBoard, tmp_path: Path):
-    run("monitor", board.port, "--seconds", "0.5", "--csv", tmp_path / "now.csv")
-    lines = (tmp_path / "now.csv").read_text().splitlines()
+    for slower in SLOWER:
+        run("monitor", board.port, "--seconds", 0.5 * slower, "--csv", tmp_path / "now.csv")
+        lines = (tmp_path / "now.csv").read_text().splitlines()
+        if len(lines) > 50:
+            break
     assert len(lines) > 50
     assert "supply [V]" in lines[0]
     with pytest.raises(ConnectorError, match="No such file"):
@@ -136,15 +157,20 @@ def test_monitor_writes_the_newest_states_where_there_is_no_fault(board: PosixBo
 
 
 def test_monitor_lives_through_an_unplugged_cable(board: PosixBoard):
-    def pull() -> None:
-        for act in (board.unplug, board.replug, board.unplug):
-            time.sleep(0.7)
-            act()
+    for slower in SLOWER:
 
-    puller = threading.Thread(target=pull)
-    puller.start()
-    shown = run("monitor", board.port, "--seconds", "2.5")
-    puller.join()
+        def pull(pause_s: float = 0.7 * slower) -> None:
+            for act in (board.unplug, board.replug, board.unplug):
+                time.sleep(pause_s)
+                act()
+
+        puller = threading.Thread(target=pull)
+        puller.start()
+        shown = run("monitor", board.port, "--seconds", 2.5 * slower)
+        puller.join()
+        if "disconnects 2  reconnects 1" in shown:
+            break
+        board.replug()
     for text in ("disconnects 2  reconnects 1", "DISCONNECTED", "the device is gone", "shoulder/position"):
         assert text in shown
 
@@ -171,7 +197,7 @@ def test_send_goes_through_the_run_that_holds_the_port(
             assert link.session
             with pytest.raises(ConnectorError, match="clear"):
                 run("send", "clear", board.port)  # this run does not know it: its words are passed on
-        assert link.wait_state(link.latest.count, 0.5).state == NodeState.ARMED
+        assert link.wait_state(link.latest.count, 5.0).state == NodeState.ARMED
 
 
 def test_another_robots_socket_is_never_used(board: PosixBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from linked import clear_at_rest
+from linked import PATIENT_MS, clear_at_rest, until
 from tap import Tap, nothing
 
-from kizzasi_bridge import Decoder, LinkError, encode
+from kizzasi_bridge import Decoder, LinkError, encode, request
 from kizzasi_bridge.board import PosixBoard
 from kizzasi_bridge.link import Link
 from kizzasi_bridge.protocol import ChannelLimits, Fault, Limits, MsgType, NodeState
@@ -25,7 +26,7 @@ from kizzasi_bridge.schema import Schema
 N = 2
 SCHEMA = Schema.positions(("shoulder", "elbow"), scale=2.0**-21)
 W, H = 4000, 100
-LIMITS = Limits((ChannelLimits(-1_000_000, 1_000_000, W, H),) * N, 2000, 3, 200, 2000)
+LIMITS = Limits((ChannelLimits(-1_000_000, 1_000_000, W, H),) * N, 2000, 3, PATIENT_MS, PATIENT_MS)
 TARGET = np.full(N, 900_000, dtype=np.int32)
 
 
@@ -35,20 +36,13 @@ def board() -> Iterator[PosixBoard]:
         yield running
 
 
-def until(condition: Callable[[], object], timeout_s: float = 3.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.002)
-
-
-def stream(link: Link, periods: int) -> None:
+def stream(link: Link, periods: int, ttl_ms: int = PATIENT_MS) -> None:
     count = link.latest.count if link.latest else 0
     for _ in range(periods):
-        state = link.wait_state(count, 0.5)
+        state = link.wait_state(count, 5.0)
         assert state is not None
         count = state.count
-        link.command(TARGET, state.t_us, 150)
+        link.command(TARGET, state.t_us, ttl_ms)
 
 
 @pytest.fixture
@@ -57,6 +51,7 @@ def tap(board: PosixBoard, tmp_path: Path) -> Iterator[Tap]:
         yield wired
 
 
+TTL_MS = 400  # more than a busy machine forgets a process for; it costs the tests that wait for it
 HOST = textwrap.dedent("""
     import json, sys, time
     import numpy as np
@@ -64,15 +59,16 @@ HOST = textwrap.dedent("""
     from kizzasi_bridge.protocol import ChannelLimits, Limits
     link = Link(sys.argv[1])
     link.open()
-    link.upload_limits(Limits((ChannelLimits(-1_000_000, 1_000_000, 4000, 100),) * 2, 2000, 3, 200, 2000))
+    ttl_ms = int(sys.argv[2])
+    link.upload_limits(Limits((ChannelLimits(-1_000_000, 1_000_000, 4000, 100),) * 2, 2000, 3, ttl_ms, 5000))
     link.arm()
-    target, count, told, end = np.full(2, 900_000, dtype=np.int32), 0, False, time.monotonic() + 10
+    target, count, told, end = np.full(2, 900_000, dtype=np.int32), 0, False, time.monotonic() + 20
     while time.monotonic() < end:
-        state = link.wait_state(count, 0.5)
+        state = link.wait_state(count, 5.0)
         if state is None:
             continue
         count = state.count
-        link.command(target, state.t_us, 150)
+        link.command(target, state.t_us, ttl_ms)
         if not told and state.step.all():
             print("moving", flush=True)
             told = True
@@ -86,7 +82,7 @@ HOST = textwrap.dedent("""
 @pytest.fixture
 def armed_host(board: PosixBoard) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that has armed the board and is moving it."""
-    host = subprocess.Popen([sys.executable, "-c", HOST, str(board.port)], stdout=subprocess.PIPE)
+    host = subprocess.Popen([sys.executable, "-c", HOST, str(board.port), str(TTL_MS)], stdout=subprocess.PIPE)
     try:
         assert host.stdout is not None
         assert host.stdout.readline() == b"moving\n"
@@ -100,15 +96,17 @@ def test_a_killed_host_leaves_a_board_that_stops_by_its_ttl(board: PosixBoard, a
     armed_host.kill()
     armed_host.wait()
     with Link(board.port) as link:
-        first = link.wait_state(0, 0.5)
+        first = link.wait_state(0, 5.0)
         until(lambda: link.latest.state == NodeState.FAILSAFE)
-        # TTL 150 ms by the board's clock, which a busy test machine cannot bend; the rest is our polling.
-        assert (link.latest.t_us - first.t_us) & 0xFFFFFFFF <= 150_000 + 100_000
+        # By the board's clock, which a busy test machine cannot bend: ARMED for no longer than the TTL.
+        rows = link.history()
+        armed = rows["t_us"][rows["state"] == NodeState.ARMED].astype(np.int64)
+        assert (armed - first.t_us <= TTL_MS * 1000).all()
         assert link.latest.fault == Fault.TTL
         assert link.session == 0
         until(lambda: not link.latest.step.any())
         assert np.abs(link.latest.applied).max() <= 1_000_000
-        assert not link.command(TARGET, link.latest.t_us, 150)
+        assert not link.command(TARGET, link.latest.t_us, TTL_MS)
         with pytest.raises(LinkError, match="refuses ARM: WRONG_STATE"):
             link.arm()
         clear_at_rest(link)
@@ -119,13 +117,13 @@ def test_a_killed_host_leaves_a_board_that_stops_by_its_ttl(board: PosixBoard, a
 
 def test_a_stopped_host_sends_no_backlog_when_it_goes_on(board: PosixBoard, armed_host: subprocess.Popen[bytes]):
     armed_host.send_signal(signal.SIGSTOP)
-    time.sleep(0.6)
+    time.sleep(4 * TTL_MS * 1e-3)  # of this machine's time: a busy one may give the board less
     armed_host.send_signal(signal.SIGCONT)
     assert armed_host.stdout is not None
     report = json.loads(armed_host.stdout.readline())
     assert (report["state"], report["fault"]) == (NodeState.FAILSAFE, Fault.TTL)
     assert report["sessions_lost"] == 1
-    # 0.6 s are 300 periods; what arrives late is at most the command that was under way, and its successor.
+    # That are hundreds of periods; what arrives late is at most the command that was under way, and its successor.
     assert report["ignored"] + report["stale"] <= 3
 
 
@@ -133,7 +131,7 @@ def test_unplug_and_replug_reconnect_and_never_arm(board: PosixBoard):
     with Link(board.port) as link:
         link.upload_limits(LIMITS)
         link.arm()
-        stream(link, 30)
+        stream(link, 30, 1000)
         board.unplug()
         until(lambda: not link.connected)
         assert link.session == 0
@@ -142,11 +140,10 @@ def test_unplug_and_replug_reconnect_and_never_arm(board: PosixBoard):
         with pytest.raises(LinkError, match="not connected"):
             link.arm()
         time.sleep(0.3)
-        board.replug()
         count = link.latest.count
-        until(lambda: link.connected)
-        after = link.wait_state(count, 0.5)
-        assert not after.step.any()  # no predecessor on this connection
+        board.replug()
+        after = link.wait_state(count, 20.0)
+        assert after.count > count + 1 or not after.step.any()  # no predecessor on this connection
         until(lambda: link.latest.state == NodeState.FAILSAFE)
         assert not link.command(TARGET, after.t_us, 150)
         counters = link.counters
@@ -165,7 +162,7 @@ def test_many_quick_replugs_are_all_survived(board: PosixBoard):
             board.replug()
             until(lambda: link.connected)
         assert link.counters["reconnects"] == 5
-        assert link.wait_state(link.latest.count if link.latest else 0, 0.5) is not None
+        assert link.wait_state(link.latest.count if link.latest else 0, 5.0) is not None
 
 
 def test_a_rebooted_or_other_board_behind_the_same_port_is_noticed(tmp_path: Path):
@@ -203,8 +200,8 @@ def test_estop_is_repeated_until_the_board_shows_it(tap: Tap):
         tap.to_board = nothing
         link.estop()
         for _ in range(10):
-            state = link.wait_state(link.latest.count, 0.5)
-            assert not link.command(TARGET, state.t_us, 150)
+            state = link.wait_state(link.latest.count, 5.0)
+            assert not link.command(TARGET, state.t_us, PATIENT_MS)
         assert link.estop_pending
         assert link.counters["estops_tx"] == 11
         assert link.counters["commands_tx"] == sent
@@ -213,11 +210,10 @@ def test_estop_is_repeated_until_the_board_shows_it(tap: Tap):
                 refused()
         tap.to_board = bytes
         time.sleep(0.01)  # what was under way in the tap
-        if link.latest.state == NodeState.ARMED:
-            assert link.estop_pending
+        pending = link.estop_pending
+        assert pending or link.latest.state == NodeState.ESTOP
         link.heartbeat()
-        until(lambda: not link.estop_pending)
-        assert link.latest.state == NodeState.ESTOP
+        until(lambda: not link.estop_pending and link.latest.state == NodeState.ESTOP)
         assert link.latest.fault == Fault.ESTOP_HOST
         beats = link.counters["heartbeats_tx"]
         link.heartbeat()
@@ -231,8 +227,9 @@ def test_estop_while_unplugged_is_sent_on_return(board: PosixBoard):
         until(lambda: not link.connected)
         link.estop()
         board.replug()
-        until(lambda: link.connected and not link.estop_pending)
-        assert link.latest.state == NodeState.ESTOP
+        until(lambda: not link.estop_pending)
+        until(lambda: link.latest.state == NodeState.ESTOP)
+        assert link.connected
 
 
 def test_a_lost_ack_does_not_make_a_second_session(tap: Tap):
@@ -251,9 +248,10 @@ def test_a_lost_ack_does_not_make_a_second_session(tap: Tap):
 
         tap.to_host = without_first_ack
         session = link.arm()
-        assert link.counters["acks_timeout"] == 1
+        assert link.counters["acks_timeout"] >= 1  # once, on a machine that is not too busy to answer the second
         stream(link, 10)
-        assert link.latest.session == session
+        rows = link.history()
+        assert set(rows["session"][rows["state"] == NodeState.ARMED]) == {session}
 
 
 def test_garbage_on_the_line_is_counted_and_survived(tap: Tap):
@@ -267,9 +265,9 @@ def test_garbage_on_the_line_is_counted_and_survived(tap: Tap):
             tap.inject_to_board(rng.integers(0, 256, 100, dtype=np.uint8).tobytes())
             stream(link, 10)
         assert link.latest.state == NodeState.ARMED
-        assert link.latest.rx_errors > errors
-        counters = link.counters
-        assert counters["bad_crc"] + counters["bad_cobs"] + counters["runt"] + counters["too_long"] >= 20
+        until(lambda: link.latest.rx_errors > errors)
+        until(lambda: sum(link.counters[name] for name in ("bad_crc", "bad_cobs", "runt", "too_long")) >= 20)
+        assert link.counters["sessions_lost"] == 0
         assert link.diagnosis is None
 
 
@@ -283,28 +281,27 @@ def test_bytes_without_frames_are_reported_as_a_baud_mismatch(tap: Tap):
         until(lambda: link.diagnosis is None)
     tap.to_host = lambda data: bytes(b ^ 0x55 for b in data)
     with pytest.raises(LinkError, match=r"no valid frame.*baud"):
-        Link(tap.port).open(timeout_s=0.3)
+        Link(tap.port).open(timeout_s=1.0)
 
 
-def test_a_board_that_stops_reading_never_blocks_the_loop(board: PosixBoard):
+def test_a_board_that_stops_reading_never_blocks_the_loop(board: PosixBoard, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(request, "_TRIES", 5)
     with Link(board.port) as link:
         link.upload_limits(LIMITS)
         link.arm()
-        state = link.wait_state(link.latest.count, 0.5)
+        state = link.wait_state(link.latest.count, 5.0)
         board.process.send_signal(signal.SIGSTOP)
         try:
-            slowest = 0.0
-            for _ in range(4000):  # far more than any tty buffers
-                before = time.perf_counter()
-                link.command(TARGET, state.t_us, 150)
-                slowest = max(slowest, time.perf_counter() - before)
-            assert slowest < 0.1
-            counters = link.counters
-            assert counters["tx_blocked"] + counters["tx_dropped"] > 0
+            waits = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+            for _ in range(40_000):  # far more than any tty buffers
+                link.command(TARGET, state.t_us, PATIENT_MS)
+            # To be interrupted is the machine's affair; to give up the processor is ours: not for a full port.
+            waits = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - waits
+            assert link.counters["tx_blocked"] > 20
+            assert waits < link.counters["tx_blocked"] / 2
             with pytest.raises(LinkError, match="no answer to DISARM after 5 tries"):
                 link.disarm()
             link.estop()  # once: it takes the place of the stale commands in the buffers
         finally:
             board.process.send_signal(signal.SIGCONT)
-        until(lambda: not link.estop_pending)
-        assert link.latest.state == NodeState.ESTOP
+        until(lambda: not link.estop_pending and link.latest.state == NodeState.ESTOP)

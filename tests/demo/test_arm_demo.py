@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from kizzasi_bridge._kz_core import ffi, lib
 
 from kizzasi_bridge.protocol import NodeState
 from kizzasi_edge.control import request
+from kizzasi_edge.demo import arm
 from kizzasi_edge.demo.arm import Stage, stage
 from kizzasi_edge.demo.physics import ASSETS, QUANTUM
 from kizzasi_edge.demo.sabotage import ADVERSARIES
@@ -23,29 +27,35 @@ from kizzasi_edge.demo.witness import raw_limits
 from kizzasi_edge.errors import ConnectorError
 from kizzasi_edge.guardrails import Guardrails
 
-TTL_S = 0.1
+TTL_S = 0.4  # longer than the demo's own: what stops an arm here is not a busy machine
 
 
-def run_cli(tmp_path: Path, *arguments: str) -> dict[str, object]:
-    """The demo as a user runs it."""
+def run_cli(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    """The demo as a user runs it; it never violates a limit."""
     out = tmp_path / "out.json"
     command = [str(Path(sys.executable).parent / "kizzasi-edge"), "demo", "arm", "--headless"]
     command += ["--out", str(tmp_path / "run"), "--json", str(out), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    result: dict[str, object] = json.loads(out.read_text())
+    result: dict[str, Any] = json.loads(out.read_text())
+    assert result["violations"] == {"position": 0, "velocity": 0, "acceleration": 0}
+    assert result["sent_violations"] == {"range": 0, "step": 0}
     return result
 
 
-def assert_no_violation(result: dict[str, object]) -> None:
-    assert result["violations"] == {"position": 0, "velocity": 0, "acceleration": 0}
-    assert result["sent_violations"] == {"range": 0, "step": 0}
+def run_through(tmp_path: Path, *arguments: str, ticks: int, late: float = 1.0) -> dict[str, Any]:
+    """A run of more than ``ticks``, not that share of them ``late``: a busy machine may forget the gateway for longer
+    than the demo's TTL, which stops the arm, or keep many commands from being in time, which no policy can make up
+    for. If that is so three times, nothing can be said but that no limit was violated."""
+    for _ in range(3):
+        result = run_cli(tmp_path, *arguments)
+        if result["ticks"] > ticks and result["overruns"] + result["node"]["misses"] < late * result["ticks"]:
+            return result
+    pytest.skip(f"a busy machine: {result['ticks']} ticks, {result['overruns']} overruns, node {result['node']}")
 
 
 def test_demo_tracks_and_reports(tmp_path: Path) -> None:
-    result = run_cli(tmp_path, "--seconds", "12")
-    assert_no_violation(result)
-    assert result["ticks"] > 1000
+    result = run_through(tmp_path, "--seconds", "12", ticks=5000, late=0.2)
     assert result["rmse_policy"] <= 1.5 * result["rmse_expert"]
     assert {"p50", "p99", "max"} == set(result["step_us"]) == set(result["tick_us"])
     assert result["link"]["bad_crc"] == 0
@@ -56,22 +66,25 @@ def test_demo_tracks_and_reports(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("adversary", ADVERSARIES)
 def test_guard_holds_against(adversary: str, tmp_path: Path) -> None:
-    result = run_cli(tmp_path, "--seconds", "5", "--adversary", adversary, "--seed", "3")
-    assert_no_violation(result)
-    # The sabotage did happen, and the run went on to its end.
+    result = run_through(tmp_path, "--seconds", "5", "--adversary", adversary, "--seed", "3", ticks=1000)
+    # The sabotage did happen.
     assert sum(result["interventions"].values()) > 50
-    assert result["ticks"] > 1000
 
 
 @pytest.fixture
-def armed(tmp_path: Path) -> Stage:
+def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    text = arm.ROBOT_TOML
+    for own in ("stale_ms = 50", "ttl_ms = 100"):
+        assert text.count(own) == 1
+        text = text.replace(own, f"{own.split()[0]} = {TTL_S * 1000:g}")
+    monkeypatch.setattr(arm, "ROBOT_TOML", text)
     with stage(tmp_path, seconds=30, rate_hz=500, adversary=None, seed=5, model=ASSETS / "arm.onnx") as one:
         request(one.socket, "arm")
         until(one, lambda status: status["armed_ticks"] > 300)
         yield one
 
 
-def until(one: Stage, true: object, timeout_s: float = 10.0) -> dict[str, object]:
+def until(one: Stage, true: Callable[[dict[str, Any]], object], timeout_s: float = 30.0) -> dict[str, Any]:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         status = one.status()
@@ -79,6 +92,23 @@ def until(one: Stage, true: object, timeout_s: float = 10.0) -> dict[str, object
             return status
         time.sleep(0.02)
     raise AssertionError(f"not reached within {timeout_s} s: {status}")
+
+
+def states(status: dict[str, Any]) -> int:
+    """How many periods of the board the gateway has seen."""
+    return int(status["device"]["counters"]["states_rx"])
+
+
+def clear(one: Stage) -> None:
+    """As soon as the board has seen itself at rest for long enough to allow it."""
+
+    def cleared(_: dict[str, Any]) -> bool:
+        with suppress(ConnectorError):
+            return bool(request(one.socket, "clear"))
+        return False
+
+    until(one, cleared)
+    until(one, lambda status: status["state"] == "READY")
 
 
 def plant_trace(one: Stage) -> dict[str, np.ndarray]:
@@ -101,7 +131,6 @@ def assert_stopped_inside_limits(trace: dict[str, np.ndarray], one: Stage) -> No
 def test_killed_gateway_leaves_a_robot_that_stops_by_itself(armed: Stage) -> None:
     os.kill(armed.gateway.pid, signal.SIGKILL)
     armed.gateway.wait()
-    time.sleep(1.5)
 
     # A new gateway finds the fault latched, and cannot arm over it.
     armed.socket.unlink()
@@ -110,8 +139,9 @@ def test_killed_gateway_leaves_a_robot_that_stops_by_itself(armed: Stage) -> Non
     assert (status["state"], status["device"]["fault"]) == ("FAILSAFE", "TTL")
     with pytest.raises(ConnectorError, match="WRONG_STATE"):
         request(armed.socket, "arm")
-    assert request(armed.socket, "clear")
-    until(armed, lambda status: status["state"] == "READY")
+    seen = states(status)
+    until(armed, lambda status: states(status) > seen + 300)  # of 2 ms
+    clear(armed)
     time.sleep(0.3)
     assert armed.status()["armed_ticks"] == 0
     request(armed.socket, "arm")
@@ -132,7 +162,7 @@ def test_killed_gateway_leaves_a_robot_that_stops_by_itself(armed: Stage) -> Non
 
 def test_failsafe_comes_within_the_ttl(armed: Stage) -> None:
     os.kill(armed.gateway.pid, signal.SIGSTOP)
-    time.sleep(0.6)
+    time.sleep(4 * TTL_S)  # of this machine's time: a busy one may give the board less
     os.kill(armed.gateway.pid, signal.SIGCONT)
     # The commands that the stopped gateway computes on waking belong to a session that is over.
     status = until(armed, lambda status: status["state"] == "FAILSAFE")
@@ -161,8 +191,7 @@ def test_unplugged_and_replugged_is_counted_and_not_armed(armed: Stage) -> None:
     assert counters["disconnects"] == 1
     assert counters["reconnects"] == 1
     before = status["armed_ticks"]
-    request(armed.socket, "clear")
-    until(armed, lambda status: status["state"] == "READY")
+    clear(armed)
     time.sleep(0.3)
     assert armed.status()["armed_ticks"] == before
     assert armed.status()["state"] == "READY"
@@ -177,9 +206,7 @@ def test_operator_stops(armed: Stage) -> None:
     until(armed, lambda status: status["state"] == "ESTOP")
     with pytest.raises(ConnectorError):
         request(armed.socket, "arm")
-    time.sleep(0.3)
-    request(armed.socket, "clear")
-    until(armed, lambda status: status["state"] == "READY")
+    clear(armed)
     request(armed.socket, "arm")
     until(armed, lambda status: status["state"] == "ARMED")
     request(armed.socket, "disarm")
@@ -219,7 +246,7 @@ def test_every_setpoint_in_the_plant_is_explained(armed: Stage) -> None:
         before, step = q[k - 1], q[k - 1] - q[k - 2]
         # What it answered was seen less than TTL before; a tick in want of a STATE has a time between the periods.
         age_us = int(t_us[k]) - seen_us
-        recent = np.flatnonzero((age_us > 0) & (age_us < TTL_S * 1e6))
+        recent = np.flatnonzero((age_us > 0) & (age_us < TTL_S * 1e6))[::-1]
         if any(moved(before, step, sent[row]) == q[k].tolist() for row in recent):
             by_command += 1
         else:

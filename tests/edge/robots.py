@@ -28,6 +28,8 @@ position = [[-0.4, 0.4], [-0.3, 0.3]]
 velocity = 1.5
 acceleration = 10
 quantum = {QUANTUM}
+[faults]
+hang_ticks = 100   # longer than a busy machine forgets a process, shorter than the TTL
 """
 ROBOT = """schema = 1
 [robot]
@@ -61,7 +63,7 @@ seconds = 30
 """
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait for what must happen; how long it takes is the machine's affair."""
     deadline = time.monotonic() + timeout_s
     while not condition():

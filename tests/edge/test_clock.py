@@ -16,12 +16,13 @@ from kizzasi_edge.clock import DeadlineClock, DevicePace, low_jitter
 def test_deadlines_are_absolute_and_never_early(spin: bool) -> None:
     clock = DeadlineClock(200.0, spin=spin)
     start = time.monotonic_ns()
-    for _ in range(20):
+    late = []
+    for k in range(1, 21):
         assert clock.wait()
-    elapsed = time.monotonic_ns() - start
-    # 20 ticks, plus those that were skipped because this machine was busy: the grid itself does not slip.
-    assert elapsed >= (20 + clock.overruns) * 5e6 - 1e5
-    assert elapsed < (20 + clock.overruns) * 5e6 + 2e8
+        # k ticks, plus those that were skipped because this machine was busy: the grid itself does not slip.
+        late.append(time.monotonic_ns() - start - (k + clock.overruns) * 5e6)
+    assert min(late) >= -1e5
+    assert min(late[-10:]) < 2e7
 
 
 def test_a_stall_is_skipped_and_counted_not_caught_up() -> None:

@@ -61,7 +61,7 @@ def gateway(home: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def end(home: Path, process: subprocess.Popen[bytes]) -> tuple[str, str]:
     request(home / "s", "stop")
-    out, err = process.communicate(timeout=15)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err.decode()
     assert not (home / "s").exists()
     return out.decode(), err.decode()
@@ -74,7 +74,7 @@ def record(home: Path) -> dict[str, np.ndarray]:
 
 def test_a_dry_run_leaves_the_device_alone(home: Path, board: PosixBoard) -> None:
     with gateway(home, "--dry-run") as process:
-        until(lambda: status(home)["ticks"] > 60)
+        until(lambda: status(home)["ticks"] > 150)
         seen = status(home)
         assert seen["state"] == "DRY_RUN"
         for op in ("arm", "disarm", "estop", "clear"):
@@ -93,7 +93,7 @@ def test_a_dry_run_leaves_the_device_alone(home: Path, board: PosixBoard) -> Non
         assert link.hello.limits_hash == 0  # not even limits were uploaded
     # The policy is stepped at its own rate, though a device without limits sends STATE at another.
     periods = len(data["sent"]) - 1 + summary["overruns"]  # a busy machine skips some
-    assert np.ptp(data["stamp_ns"] + data["late_ns"]) / periods == pytest.approx(5e6, rel=0.2)
+    assert np.ptp(data["stamp_ns"] + data["late_ns"]) / periods == pytest.approx(5e6, rel=0.4)  # not its 10 ms
 
 
 def test_arm_disarm_estop_and_clear_by_the_socket(home: Path) -> None:
@@ -134,22 +134,25 @@ def check_promise(home: Path) -> None:
     """Runs of consecutive armed ticks: what was sent obeys the limits, in integers."""
     data, guard = record(home), Guardrails.load(home / "g.guard.toml")
     q = np.rint(data["sent"].astype(np.float64) / QUANTUM).astype(np.int64)
-    # Judge only ticks whose neighbours were one period away: a busy machine skips some, and the node coasts then.
-    on_time = np.diff(data["t_us"]).astype(np.uint32) == PERIOD_US
-    armed = data["armed"]
-    whole = armed[1:-1] & armed[:-2] & armed[2:] & on_time[1:] & on_time[:-1]
-    assert whole.sum() > 20
+    # Judge only ticks whose neighbours were one period away, by either clock, and that sent without delay: a busy
+    # machine skips some or sends too late, the node coasts then, and the guard stands on that.
+    steady = np.diff(data["t_us"]).astype(np.uint32) == PERIOD_US
+    steady &= np.abs(np.diff(data["stamp_ns"]) - 1000 * PERIOD_US) < 500 * PERIOD_US
+    in_time = data["armed"] & (data["tick_ns"] < 500 * PERIOD_US)
+    whole = in_time[1:-1] & in_time[:-2] & in_time[2:] & steady[1:] & steady[:-1]
+    assert data["armed"].sum() > 60
+    assert whole.sum() > 20 or steady.mean() < 0.8 or in_time[data["armed"]].mean() < 0.8
     for i, cell in enumerate(guard.lattice):
         assert q[:, i].min() >= cell.lo
         assert q[:, i].max() <= cell.hi
-        assert np.abs(np.diff(q[:, i]))[1:][whole].max() <= cell.w
+        assert (np.abs(np.diff(q[:, i]))[1:][whole] <= cell.w).all()
 
 
 def test_run_arm_moves_and_sigterm_stops_it_at_rest(home: Path, board: PosixBoard) -> None:
     with gateway(home, "--arm") as process:
-        until(lambda: status(home)["armed_ticks"] > 60)
+        until(lambda: status(home)["armed_ticks"] > 120)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=15)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err.decode()
     assert "armed" in out.decode()
     check_promise(home)
@@ -168,7 +171,7 @@ def test_run_arm_that_is_refused_says_why(home: Path, board: PosixBoard) -> None
         link.estop()
         until(lambda: (link.heartbeat(), not link.estop_pending)[1])
     with gateway(home, "--arm") as process:
-        _, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 1
     assert b"not armed" in err
     assert b"ESTOP" in err
@@ -180,7 +183,6 @@ def test_a_killed_gateway_leaves_a_failsafe_and_a_new_one_does_not_arm(home: Pat
         until(lambda: status(home)["armed_ticks"] > 20)
         process.kill()
         process.wait()
-    time.sleep(1.2)  # its TTL
     with gateway(home) as process:  # the socket left behind is no hindrance
         until(lambda: answers(home))
         until(lambda: status(home)["state"] == "FAILSAFE")

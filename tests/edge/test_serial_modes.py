@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,18 @@ def test_velocities_over_the_wire() -> None:
             device.prepare(guard, 500)
             device.arm()
             start = device.read()
-            for _ in range(100):
-                assert device.wait(2.0)
+            in_time, since_miss, before = 0, 0, device.link.latest
+            for waits in count():
+                if waits >= 100 and in_time >= 20:
+                    break
+                assert device.wait(5.0)
+                state = device.link.latest
+                # After a miss, a command may still be on its way that stands on what was before it.
+                whole = state.count == before.count + 1 and state.misses == before.misses
+                since_miss, before = since_miss + 1 if whole else 0, state
+                if since_miss > 10 or before.misses == 0:
+                    in_time += 1
+                    assert state.clamp_mask == 0
                 observation = device.read()
                 assert observation is not None
                 at = dict(zip(observation.names, observation.values.tolist(), strict=True))
@@ -58,8 +69,6 @@ def test_velocities_over_the_wire() -> None:
             moved = dict(zip(end.names, (end.values - start.values).tolist(), strict=True))
             assert device.state == "ARMED"
             assert np.sign([moved[f"{joint}/position"] for joint in guard.joints]).tolist() == [1, -1, 1]
-            assert device.link.latest is not None
-            assert device.link.latest.clamp_mask == 0
         finally:
             device.close()
 
@@ -73,13 +82,16 @@ def test_torques_over_the_wire() -> None:
             device.arm()
             raw = np.array([200, -100, 300, 0, 50, -60])
             sent = (raw * torques.quanta).astype(np.float32)
-            for _ in range(5):
-                assert device.wait(2.0)
+            applied = None
+            for _ in range(2000):  # on a busy machine a period may pass without a command
+                assert device.wait(5.0)
+                motion = device.motion()
+                assert motion is not None
+                applied = motion[0].tolist()
+                if applied == raw.tolist():
+                    break
                 write(device, sent)
-            device.wait(2.0)
-            motion = device.motion()
-            assert motion is not None
-            assert motion[0].tolist() == raw.tolist()
+            assert applied == raw.tolist()
         finally:
             device.close()
 

@@ -27,13 +27,21 @@ def test_a_row_holds_until_the_next(tmp_path: Path) -> None:
     source = Waypoints(WaypointsOptions(path="t.csv"), tmp_path)
     before = time.monotonic_ns()
     source.open()
+    opened = time.monotonic_ns()
     first = source.read()
     assert first.names == ("pan",)
-    assert first.values.tolist() == [1]
     assert before <= first.stamp_ns <= time.monotonic_ns()
     assert first.t_us == 0
-    time.sleep(0.2)
-    assert source.read().values.tolist() == [2]
+    value, reads = first.values.tolist(), 1
+    while value == [1]:
+        assert time.monotonic_ns() < opened + 20e9
+        asked = time.monotonic_ns()
+        value, reads = source.read().values.tolist(), reads + 1
+        # Due 0.15 s after the opening, between these two looks at the clock.
+        assert value == [2] or asked < opened + 150_000_000
+    assert value == [2]
+    assert time.monotonic_ns() >= before + 150_000_000
+    assert reads > 1 or first.stamp_ns >= before + 150_000_000
     source.close()
 
 
