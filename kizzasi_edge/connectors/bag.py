@@ -101,7 +101,8 @@ class Bag:
             chosen = [connection for connection in bag.connections if connection.topic == topic]
             if len(types := {connection.msgtype for connection in chosen} | ({asked} if asked else set())) > 1:
                 raise ConnectorError(f"{self.path}: {topic}: found the types {sorted(types)}; expected one")
-            decoder = Decoder(message_type(bag.typestore, there[topic].msgtype), topic, self._channels)
+            kind = message_type(bag.typestore, there[topic].msgtype)
+            decoder = Decoder(kind, topic, self._channels, self.options.rename)
             try:
                 decoder.decode(next((raw for _, _, raw in bag.messages(connections=chosen)), b""))
             except WireError as exc:

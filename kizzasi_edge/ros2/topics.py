@@ -23,27 +23,20 @@ class TopicChannels(Section):
             train.toml. Of an input they are all that it offers; without them it offers what its first message holds.
             Of an output they say where in the message each of the guard's outputs goes; types with a place for joints
             need none.
+        rename: our name of a joint → its name in the messages, where they differ; not beside ``channels``.
         definitions: ``.msg`` and ``.idl`` files, or folders of them, of types that do not come with ROS; relative to
             the robot.toml.
     """
 
     topic: Annotated[StrictStr, Field(pattern=TOPIC.pattern)]
     channels: Mapping[StrictStr, StrictStr] = {}
+    rename: Mapping[StrictStr, StrictStr] = {}
     definitions: list[StrictStr] = []
 
     @model_validator(mode="after")
     def _channels_are_of_this_topic(self) -> Self:
         topic_channels(self.channels, self.topic)
         return self
-
-
-class TopicOptions(TopicChannels):
-    """A topic that is subscribed to or published: besides, its ``type`` (``sensor_msgs/msg/JointState``), ``qos``, a
-    preset's name or a table, and ``rename``: our name of a joint → its name in the messages, where they differ."""
-
-    type: Annotated[StrictStr, Field(pattern=TYPE.pattern)]
-    qos: QosSection = QosSection()
-    rename: Mapping[StrictStr, StrictStr] = {}
 
     @model_validator(mode="after")
     def _renamed_joints_stay_apart(self) -> Self:
@@ -54,6 +47,14 @@ class TopicOptions(TopicChannels):
         if self.rename and self.channels:
             raise ValueError("rename: found beside channels, which name the robot's joints themselves; expected one")
         return self
+
+
+class TopicOptions(TopicChannels):
+    """A topic that is subscribed to or published: besides, its ``type`` (``sensor_msgs/msg/JointState``), and ``qos``,
+    a preset's name or a table."""
+
+    type: Annotated[StrictStr, Field(pattern=TYPE.pattern)]
+    qos: QosSection = QosSection()
 
 
 def topic_channels(channels: Mapping[str, str], topic: str) -> dict[str, Channel]:

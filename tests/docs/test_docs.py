@@ -207,7 +207,7 @@ TABLE: dict[str, Callable[[Path], None]] = {
     "python -m kizzasi_edge.guardrails.explore examples/guards/conservation.guard.toml --out explore.html": explore,
     "kizzasi-edge run robot.toml --dry-run": shown("kizzasi-edge", "run"),
     "kizzasi-edge run robot.toml": shown("kizzasi-edge", "run"),
-    "kizzasi-edge status | arm | disarm | estop | clear": shown("kizzasi-edge", "status"),
+    "kizzasi-edge status | arm | disarm | estop | clear | reset-state": shown("kizzasi-edge", "status"),
     "python examples/torque_arm/run.py --seconds 60 --json report.json": torque_arm,
     "python examples/torque_arm/run.py --seconds 60 --noise": shown(sys.executable, "examples/torque_arm/run.py"),
     "kizzasi-edge bench MODEL": shown("kizzasi-edge", "bench"),

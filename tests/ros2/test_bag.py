@@ -87,6 +87,18 @@ def test_other_topics_hold_what_they_had(tmp_path: Path) -> None:
         bag.close()
 
 
+def test_a_deployments_names_of_joints_are_the_bags(tmp_path: Path) -> None:
+    write_bag(tmp_path / "bag", motion(4), StoragePlugin.MCAP)
+    plain, ours = source(tmp_path), source(tmp_path, rename={"forearm": "elbow"})
+    plain.open()
+    ours.open()
+    assert set(ours.names) == {name.replace("elbow", "forearm") for name in plain.names} != set(plain.names)
+    for _ in range(4):
+        assert plain.read().values.tolist() == ours.read().values.tolist()
+    plain.close()
+    ours.close()
+
+
 def test_two_inputs_may_read_one_topic(tmp_path: Path) -> None:
     write_bag(tmp_path / "bag", motion(10), StoragePlugin.MCAP)
     lead = source(tmp_path, channels={"e": "/joint_states:position[elbow]"})
