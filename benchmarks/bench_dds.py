@@ -14,48 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing as mp
 import sys
 import threading
-import time
 from multiprocessing.connection import Connection
 from typing import Any
 
 import dds_load
-import numpy as np
-from rosbags.typesys import Stores, get_typestore
+from one_way import RELIABLE, age_us, joint_state, measure, send_in_turn, show
 
-from kizzasi_edge.bench import machine
-from kizzasi_edge.ros2.qos import QosProfile
-from kizzasi_edge.ros2.transport import MessageType
-
-RATE_HZ = 1000
-BLOCK = 250
 BOUND = 1.15
-TYPE = "sensor_msgs/msg/JointState"
-RELIABLE = QosProfile(depth=100)
-STAMP = slice(4, 12)  # header.stamp: the sender's monotonic time, a nanosecond counter in 8 bytes
 WAYS = ("ours", "bare", "bare listener")
-
-
-def joint_state() -> tuple[MessageType, bytearray]:
-    """A 12-joint message as ros2_control's broadcaster sends it."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    types, n = store.types, 12
-    header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](0, 0), "base_link")
-    names = [f"joint_{i}" for i in range(n)]
-    message = types[TYPE](header, names, np.linspace(0, 1, n), np.full(n, 0.2), np.full(n, 0.3))
-    return MessageType(TYPE, store.hash_rihs01(TYPE), store.fielddefs), bytearray(store.serialize_cdr(message, TYPE))
 
 
 def domain(domain_id: int) -> Any:
     from kizzasi_edge.ros2.dds_domain import Domain
 
     return Domain(domain_id, discovery="localhost", interface="lo")
-
-
-def age_us(cdr: bytes) -> float:
-    return (time.monotonic_ns() - int.from_bytes(cdr[STAMP], "little")) * 1e-3
 
 
 def receiver(domain_id: int, pipe: Connection) -> None:
@@ -121,46 +95,13 @@ def sender(domain_id: int, seconds: float) -> None:
         for name in ("bare", "bare_listener")
     ]
     ways = [ours.publish, *(lambda data, w=writer: w.write(raw(data)) for writer in writers)]
-    deadline = time.monotonic() + 10
-    while not (ours.counters["subscribers"] and all(writer.get_matched_subscriptions() for writer in writers)):
-        if time.monotonic() > deadline:
-            sys.exit("the two processes do not find each other")
-        time.sleep(0.01)
-    time.sleep(0.3)
-    due = time.monotonic_ns()
-    for i in range(round(seconds * RATE_HZ)):
-        due += 1_000_000_000 // RATE_HZ
-        if (rest := due - time.monotonic_ns()) > 0:
-            time.sleep(rest * 1e-9)
-        cdr[STAMP] = time.monotonic_ns().to_bytes(8, "little")
-        ways[i // BLOCK % len(ways)](bytes(cdr))
-    time.sleep(0.5)
+    send_in_turn(
+        ways,
+        cdr,
+        seconds,
+        lambda: ours.counters["subscribers"] > 0 and all(writer.get_matched_subscriptions() for writer in writers),
+    )
     transport.close()
-
-
-def measure(seconds: float, domain_id: int) -> dict[str, Any]:
-    """Run both processes; per way: messages lost, and percentiles of the one-way time [µs] without the first 5%."""
-    context = mp.get_context("spawn")
-    here, there = context.Pipe()
-    processes = [
-        context.Process(target=receiver, args=(domain_id, there)),
-        context.Process(target=sender, args=(domain_id, seconds)),
-    ]
-    processes[0].start()
-    here.recv()
-    processes[1].start()
-    processes[1].join()
-    here.send("stop")
-    ages = here.recv()
-    processes[0].join()
-    sent = np.bincount(np.arange(round(seconds * RATE_HZ)) // BLOCK % len(WAYS), minlength=len(WAYS))
-    result: dict[str, Any] = {"machine": machine()}
-    for way, n in zip(WAYS, sent.tolist(), strict=True):
-        late = np.array(ages[way][len(ages[way]) // 20 :])
-        p50, p99 = np.percentile(late, [50, 99])
-        result[way] = {"p50_us": round(float(p50), 1), "p99_us": round(float(p99), 1), "lost": n - len(ages[way])}
-    result["ratio_p50"] = round(result["ours"]["p50_us"] / result["bare"]["p50_us"], 3)
-    return result
 
 
 def main() -> None:
@@ -169,10 +110,9 @@ def main() -> None:
     parser.add_argument("--domain", type=int, default=97)
     parser.add_argument("--json")
     options = parser.parse_args()
-    result = measure(options.seconds, options.domain)
+    result = measure(receiver, sender, options.domain, options.seconds, WAYS)
     load = result["load"] = dds_load.measure(options.seconds, options.domain)
-    for way in WAYS:
-        print(f"{way:14s} " + "  ".join(f"{key} {value}" for key, value in result[way].items()))
+    show(result, WAYS)
     within = "within" if result["ratio_p50"] <= BOUND else "OVER"
     print(f"ours / bare at p50: {result['ratio_p50']} ({within} {BOUND})")
     for way in dds_load.WAYS:
