@@ -16,10 +16,9 @@ from kizzasi_edge.watchdog import Watchdog
 
 CLEAR_S = 1.0
 """How long a `clear` waits for the guard to be at rest and well again."""
-
-
 READ_AGAIN_S = 50e-6
 TRIES = 20
+"""How often the verdict is looked at again while the loop is writing it, and how many times at most."""
 
 
 class Operator:
@@ -105,7 +104,7 @@ class Operator:
         stats = loop.stats
         return {
             "robot": self.robot,
-            "state": "DRY_RUN" if loop.actuator is None else loop.actuator.state,
+            "state": "DRY_RUN" if self.actuator is None else self.actuator.state,
             "ticks": stats.ticks,
             "armed_ticks": stats.armed_ticks,
             "sessions": stats.sessions,
@@ -123,7 +122,7 @@ class Operator:
             "relaxed": dict(stats.relaxed),
             "guard": self._guard_status(),
             "refused": list(self._refused),
-            "device": {} if loop.actuator is None else dict(loop.actuator.status),
+            "device": {} if self.actuator is None else dict(self.actuator.status),
         }
 
     def verdict(self) -> Verdict | None:

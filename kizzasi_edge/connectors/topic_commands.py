@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, StrictInt, StrictStr
 
+from kizzasi_edge.connectors.host_node import HostNode
 from kizzasi_edge.errors import ConfigError
 from kizzasi_edge.frames import Command
 from kizzasi_edge.joints import SUFFIX
 from kizzasi_edge.ros2.codec import Encoder
 from kizzasi_edge.ros2.commands import command_encoder, interfaces
-from kizzasi_edge.ros2.host_node import HostNode
 from kizzasi_edge.ros2.messages import Messages
 from kizzasi_edge.ros2.qos import QosSection
 from kizzasi_edge.ros2.topics import TopicOptions, topic_channels

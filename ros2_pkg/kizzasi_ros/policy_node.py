@@ -157,6 +157,7 @@ class PolicyNode(LifecycleNode):
         try:
             running.end()
         except KizzasiError as exc:
+            self.get_logger().error(str(exc))
             return exc
         return running.error
 
@@ -204,8 +205,9 @@ class PolicyNode(LifecycleNode):
     def _publish_verdict(self) -> None:
         operator = self._reachable
         verdict = None if operator is None else operator.verdict()
-        if verdict is not None:
-            self._verdicts.publish(verdict_report(self.get_name(), verdict))
+        if operator is not None and verdict is not None:
+            changed = dict(operator.loop.stats.interventions)
+            self._verdicts.publish(verdict_report(self.get_name(), verdict, changed))
 
     def _publish_diagnostics(self) -> None:
         operator = self._reachable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -16,8 +16,10 @@ LOSSES = ("overruns", "silent", "overtaken", "bad_inputs", "bad_outputs", "hangs
 """Counters of the loop that should not grow."""
 
 
-def verdict_report(node: str, verdict: Verdict) -> DiagnosticStatus:
-    """One decision of the guard: OK as proposed, WARN when it changed the command, ERROR when it stops the robot."""
+def verdict_report(node: str, verdict: Verdict, changed: Mapping[str, int]) -> DiagnosticStatus:
+    """One decision of the guard: OK as proposed, WARN when it changed the command, ERROR when it stops the robot.
+    ``changed``: armed ticks since the start in which each rule changed the command, those between two reports among
+    them."""
     level = DiagnosticStatus.OK
     if verdict.state >= State.STOPPED or verdict.status is Status.ESTOP:
         level = DiagnosticStatus.ERROR
@@ -39,6 +41,7 @@ def verdict_report(node: str, verdict: Verdict) -> DiagnosticStatus:
             "intervention": f"{verdict.intervention:.6g}",
             "violated": ", ".join(verdict.violated),
             **shaped,
+            **{f"changed by {rule}": count for rule, count in changed.items()},
         },
     )
 
@@ -102,5 +105,5 @@ def _flat(prefix: str, table: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _status(name: str, level: bytes, said: str, values: Mapping[str, object]) -> DiagnosticStatus:
-    pairs: Sequence[KeyValue] = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return DiagnosticStatus(name=name, level=level, message=said, values=list(pairs))
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(name=name, level=level, message=said, values=pairs)

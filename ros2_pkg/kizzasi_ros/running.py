@@ -20,7 +20,7 @@ class Running:
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
         self.error: Exception | None = None
-        robot.operator = None  # not that of the run before
+        self._before = robot.operator  # of the run before
         self._thread = threading.Thread(target=self._run, name="kizzasi-loop", daemon=True)
         self._thread.start()
 
@@ -31,7 +31,8 @@ class Running:
     @property
     def operator(self) -> Operator | None:
         """``None`` while the robot opens its connectors."""
-        return self.robot.operator
+        operator = self.robot.operator
+        return None if operator is self._before else operator
 
     def wait_until_up(self, timeout_s: float) -> Operator:
         """Until the loop has stepped. Raises what stopped it, or :class:`ConnectorError` when the time is over."""

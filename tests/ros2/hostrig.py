@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from ddsrig import until
 
+from kizzasi_edge.connectors.host_node import HostNode
 from kizzasi_edge.errors import ConnectorError, LinkError
 from kizzasi_edge.frames import Command
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.ros2.host_node import HostNode
 
 I64 = npt.NDArray[np.int64]
 

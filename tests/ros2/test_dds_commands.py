@@ -30,9 +30,9 @@ from robots import GUARD
 from setpoint_model import write_policy
 
 from kizzasi_edge.connectors.dds import DdsCommands, DdsTopic
+from kizzasi_edge.connectors.host_node import HostNode
 from kizzasi_edge.ros2.dds import Dds
 from kizzasi_edge.ros2.dds_domain import Domain
-from kizzasi_edge.ros2.host_node import HostNode
 from kizzasi_edge.ros2.qos import QosProfile
 
 JOINTS = ["pan", "lift"]

@@ -22,10 +22,10 @@ from hostrig import I64, Sent, cleared, command, ends_quietly, in_quanta, node
 from kizzasi_bridge.protocol import StopCategory
 from kizzasi_edge.connectors.dds import DdsCommands, DdsTopic
 from kizzasi_edge.connectors.device_map import Session
+from kizzasi_edge.connectors.host_map import FINE, HostMap
+from kizzasi_edge.connectors.host_node import HostNode
 from kizzasi_edge.ros2.dds import Dds
 from kizzasi_edge.ros2.dds_domain import Domain
-from kizzasi_edge.ros2.host_map import FINE, HostMap
-from kizzasi_edge.ros2.host_node import HostNode
 from kizzasi_edge.ros2.qos import QosProfile
 
 HOME = np.array([0.3, -1.4, 1.6, -1.5, -1.2, 0.5], np.float32)

@@ -202,7 +202,7 @@ def test_an_emergency_stop_is_latched_until_it_is_cleared(stack: ExitStack, conf
     assert operator.diagnosis("device").level == DiagnosticStatus.ERROR
     assert operator.diagnosis("guard").level == DiagnosticStatus.ERROR
     assert operator.ask("arm") != ""
-    until(lambda: operator.ask("clear_fault") == "", "the fault's end")  # the node has to have seen it at rest
+    assert operator.ask("clear_fault") == ""
     assert operator.ask("arm") == ""
     ros.moving()
     assert operator.ask("disarm") == ""
@@ -399,6 +399,8 @@ def test_verdicts_and_the_models_state(stack: ExitStack, config: Path) -> None:
     assert clamped.level == DiagnosticStatus.WARN
     assert set(values(clamped)) & set(JOINTS)
     assert float(values(clamped)["intervention"]) > 0
+    counted = [int(count) for key, count in values(operator.verdicts[-1]).items() if key.startswith("changed by ")]
+    assert sum(counted) > 0
     assert operator.ask("reset_state") == ""
     until(lambda: values(operator.diagnosis("loop")).get("resets") == "1", "the model's new start")
     assert operator.diagnosis("loop").hardware_id == "contract"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from kizzasi_edge.ros2.periods import Periods
+from kizzasi_edge.connectors.periods import Periods
 
 
 def test_it_counts_what_began_and_times_out() -> None:

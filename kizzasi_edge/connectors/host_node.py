@@ -19,13 +19,13 @@ from kizzasi_bridge.protocol import Fault, MsgType, NodeState, StopCategory
 from kizzasi_bridge.request import code_name
 from kizzasi_bridge.virtual import VirtualNode
 from kizzasi_edge.clock import DeadlineClock
+from kizzasi_edge.connectors import host_handshake
 from kizzasi_edge.connectors.device_map import Session
+from kizzasi_edge.connectors.host_map import HostMap
+from kizzasi_edge.connectors.periods import Periods
 from kizzasi_edge.errors import ConnectorError, LinkError
 from kizzasi_edge.frames import Command
 from kizzasi_edge.guardrails import Guardrails
-from kizzasi_edge.ros2 import host_handshake
-from kizzasi_edge.ros2.host_map import HostMap
-from kizzasi_edge.ros2.periods import Periods
 
 MEASURED_S = 2.0
 """How long arming waits for measured positions: a run's start arms before its first tick."""
@@ -49,7 +49,7 @@ class HostNode:
     command is applied as the next period begins, as on a board. Between measurements a velocity's position is reckoned
     from what was sent. ``damping`` [N·m·s/rad] by joint: how torques brake.
 
-    Raises :class:`ConfigError` as :class:`~kizzasi_edge.ros2.host_map.HostMap` does, naming ``where``.
+    Raises :class:`ConfigError` as :class:`~kizzasi_edge.connectors.host_map.HostMap` does, naming ``where``.
     """
 
     def __init__(
